@@ -1,0 +1,141 @@
+"""Tasks, the chunks they travel in, and the reports that come back: small plain records.
+
+A `Call` is what all tasks of one map share. A `Chunk` is consecutive tasks of it, sent together.
+A `Report` says how some tasks of a chunk ended; every task is reported exactly once an attempt.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = ["Call", "Chunk", "MapFinished", "MapStarted", "Outcome", "Report", "short_repr"]
+
+Style = Literal["one", "star", "keywords", "both"]
+
+_shortener = reprlib.Repr(maxstring=60, maxother=60, maxlist=4, maxtuple=4, maxdict=4)
+
+
+def short_repr(value: object) -> str:
+    """``repr`` in at most about 80 characters, on one line, that never raises.
+
+    >>> short_repr(list(range(100)))
+    '[0, 1, 2, 3, ...]'
+    """
+    try:
+        text = " ".join(_shortener.repr(value).split())
+    except Exception as error:  # noqa: BLE001 - a broken __repr__ must not hide the real failure
+        text = f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """What all tasks of one map share.
+
+    ``style`` says how an item becomes arguments: ``"one"`` f(item), ``"star"`` f(*item),
+    ``"keywords"`` f(**item), ``"both"`` f(*item[0], **item[1]). ``entropy`` keys the random
+    streams. ``timeout`` is the limit of one task in seconds. ``fold``, when there is one, reduces
+    the values of a chunk before they travel (see `fanfold.dispatch`).
+    """
+
+    func: Callable[..., Any]
+    style: Style = "one"
+    entropy: int | None = None
+    timeout: float | None = None
+    fold: Callable[[Any, Any], Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """Consecutive tasks of one call: ``items[i]`` is the input of task ``first + i``."""
+
+    first: int
+    items: list[Any]
+    attempt: int = 1
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(slots=True, eq=False)
+class Report:
+    """How tasks ``first`` ... ``first + len(values) - 1`` ended.
+
+    A failed task has its exception in ``values`` and its index in ``failed``. ``seconds`` are the
+    run times one by one, or their sum where tasks were too short to be timed apart.
+    ``peak_memory`` is the worker's largest resident size so far, in bytes.
+    """
+
+    first: int
+    values: list[Any]
+    seconds: list[float] | float = 0.0
+    failed: tuple[int, ...] = ()
+    attempt: int = 1
+    worker: str = ""
+    peak_memory: int = 0
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def work_time(self) -> float:
+        """Run time of all tasks of the report together, in seconds."""
+        return self.seconds if isinstance(self.seconds, float) else sum(self.seconds)
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """One `Outcome` a task.
+
+        >>> [o.ok for o in Report(5, [1, ZeroDivisionError()], [0.1, 0.2], failed=(6,)).outcomes()]
+        [True, False]
+        """
+        count = len(self.values)
+        times = self.seconds
+        seconds = [times / count] * count if isinstance(times, float) else times
+        for offset, value in enumerate(self.values):
+            index = self.first + offset
+            error = value if index in self.failed else None
+            yield Outcome(
+                index=index,
+                value=None if error is not None else value,
+                error=error,
+                seconds=seconds[offset],
+                attempt=self.attempt,
+                worker=self.worker,
+                peak_memory=self.peak_memory,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one attempt at a task ended as."""
+
+    index: int
+    value: Any
+    error: BaseException | None
+    seconds: float
+    attempt: int
+    worker: str
+    peak_memory: int
+
+    @property
+    def ok(self) -> bool:
+        return self.error is None
+
+
+@dataclass(frozen=True, slots=True)
+class MapStarted:
+    """A map begins: ``total`` tasks (None when not known) on ``workers`` workers of ``place``."""
+
+    total: int | None
+    workers: int
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class MapFinished:
+    """A map is over, whether it ended well, raised or was interrupted."""
+
+    interrupted: bool = field(default=False)
