@@ -6,7 +6,7 @@ The house, from the ground up; imports go down only (docs/design/architecture.md
     api, dispatch, progress         the front door; drives any executor; draws
     executors                       the places where tasks run, one thin file each
     transport                       bytes between the processes of one machine
-    errors, units, resources, tasks, seeds
+    errors, units, resources, tasks, seeds, folding
 """
 
 from __future__ import annotations

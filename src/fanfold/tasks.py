@@ -15,7 +15,9 @@ __all__ = ["Call", "Chunk", "MapFinished", "MapStarted", "Outcome", "Report", "s
 
 Style = Literal["one", "star", "keywords", "both"]
 
-_shortener = reprlib.Repr(maxstring=60, maxother=60, maxlist=4, maxtuple=4, maxdict=4)
+_shortener = reprlib.Repr()
+_shortener.maxstring = _shortener.maxother = 60
+_shortener.maxlist = _shortener.maxtuple = _shortener.maxdict = 4
 
 
 def short_repr(value: object) -> str:
@@ -38,7 +40,8 @@ class Call:
     ``style`` says how an item becomes arguments: ``"one"`` f(item), ``"star"`` f(*item),
     ``"keywords"`` f(**item), ``"both"`` f(*item[0], **item[1]). ``entropy`` keys the random
     streams. ``timeout`` is the limit of one task in seconds. ``fold``, when there is one, reduces
-    the values of a chunk before they travel (see `fanfold.dispatch`).
+    the values before they travel (see `fanfold.folding`). ``stable`` promises that inputs do not
+    change while the call runs, so that an array passed twice need not be compared.
     """
 
     func: Callable[..., Any]
@@ -46,6 +49,7 @@ class Call:
     entropy: int | None = None
     timeout: float | None = None
     fold: Callable[[Any, Any], Any] | None = None
+    stable: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +70,8 @@ class Report:
 
     A failed task has its exception in ``values`` and its index in ``failed``. ``seconds`` are the
     run times one by one, or their sum where tasks were too short to be timed apart.
-    ``peak_memory`` is the worker's largest resident size so far, in bytes.
+    ``peak_memory`` is the worker's largest resident size so far, in bytes. Where the call has a
+    ``fold``, ``values`` may be the nodes of that many ``folded`` tasks instead.
     """
 
     first: int
@@ -76,9 +81,10 @@ class Report:
     attempt: int = 1
     worker: str = ""
     peak_memory: int = 0
+    folded: int = 0
 
     def __len__(self) -> int:
-        return len(self.values)
+        return self.folded or len(self.values)
 
     @property
     def work_time(self) -> float:

@@ -12,12 +12,55 @@ from __future__ import annotations
 
 import concurrent.futures
 from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from time import monotonic
 from types import TracebackType
 from typing import Any, ClassVar
 
+from fanfold.errors import UsageError
+from fanfold.executors.runner import Results, fold_results
 from fanfold.tasks import Call, Chunk, Report
 
-__all__ = ["Executor", "Stream"]
+__all__ = ["Executor", "Stream", "report_of", "worker_count"]
+
+
+def worker_count(workers: int | None, default: int) -> int:
+    """``workers`` when it is a whole number from 1, ``default`` when it is None.
+
+    Raises `UsageError` for anything else.
+    """
+    if workers is None:
+        return default
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise UsageError(
+            f"workers must be a whole number from 1, or None for every core, not {workers!r}"
+        )
+    return workers
+
+
+def report_of(
+    call: Call,
+    first: int,
+    attempt: int,
+    results: Results,
+    *,
+    worker: str,
+    peak_memory: int = 0,
+) -> Report:
+    """The report for a runner's results of a chunk that begins at task ``first``."""
+    values, folded = fold_results(call, first, results)
+    return Report(
+        first=first + results.offset,
+        values=values,
+        seconds=results.seconds,
+        failed=tuple(first + offset for offset in results.failed),
+        attempt=attempt,
+        worker=worker,
+        peak_memory=peak_memory,
+        folded=folded,
+    )
 
 
 class Stream(ABC):
@@ -65,6 +108,52 @@ class Executor(concurrent.futures.Executor, ABC):
     @abstractmethod
     def open(self, call: Call) -> Stream:
         """Begin a call: its function is sent to the workers once, and its chunks run there."""
+
+    def map(  # type: ignore[override]
+        self,
+        fn: Callable[..., Any],
+        /,
+        *iterables: Any,
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[Any]:
+        """`concurrent.futures.Executor.map`: results in order, all calls submitted at once.
+
+        With ``buffersize`` at most so many calls are ahead of the result that is asked for, and
+        the inputs may be endless. ``chunksize`` is accepted and not needed: small calls travel
+        together anyway. Raises `TimeoutError` when a result is not there ``timeout`` seconds after
+        this call.
+        """
+        if chunksize < 1:
+            raise UsageError(f"chunksize must be 1 or more, not {chunksize!r}")
+        if buffersize is not None and buffersize < 1:
+            raise UsageError(f"buffersize must be 1 or more, or None, not {buffersize!r}")
+        deadline = None if timeout is None else monotonic() + timeout
+        inputs = zip(*iterables, strict=False)
+        ahead = islice(inputs, buffersize) if buffersize else inputs
+        futures = deque(self.submit(fn, *args) for args in ahead)
+        rest = inputs if buffersize else iter(())
+        return self._results_in_order(fn, futures, rest, deadline)
+
+    def _results_in_order(
+        self,
+        fn: Callable[..., Any],
+        futures: deque[concurrent.futures.Future[Any]],
+        rest: Iterator[Any],
+        deadline: float | None,
+    ) -> Iterator[Any]:
+        try:
+            while futures:
+                left = None if deadline is None else max(0.0, deadline - monotonic())
+                result = futures[0].result(left)
+                futures.popleft()
+                for args in islice(rest, 1):
+                    futures.append(self.submit(fn, *args))
+                yield result
+        finally:
+            for future in futures:
+                future.cancel()
 
     def __reduce__(self) -> Any:
         raise TypeError(

@@ -1,0 +1,111 @@
+"""What a map is told to have been, on standard error: its failures, and a closing summary."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import traceback
+from collections.abc import Iterator, Sequence
+
+from fanfold.cli.inputs import Inputs
+from fanfold.cli.results import error_text
+from fanfold.errors import RemoteTraceback
+from fanfold.tasks import Outcome
+from fanfold.units import format_duration, format_size
+
+__all__ = ["failure_lines", "summary_lines"]
+
+MOST_FAILURES = 10
+MOST_TRACEBACKS = 3
+MOST_LINES = 24
+WIDEST = 200
+
+_PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
+
+
+def failure_lines(inputs: Inputs, outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """A line for each failed task, then the traceback of each different failure."""
+    failed = [outcome for outcome in outcomes if not outcome.ok]
+    for outcome in failed[:MOST_FAILURES]:
+        where = f"task {outcome.index}, input {_cut(inputs.shown(outcome.index), 80)}"
+        tries = f" (attempt {outcome.attempt})" if outcome.attempt > 1 else ""
+        yield f"failed: {where}{tries}: {_cut(error_text(outcome), WIDEST)}"
+    if len(failed) > MOST_FAILURES:
+        yield f"... and {len(failed) - MOST_FAILURES} more; --json and --out list them all"
+    alike: dict[tuple[str, ...], list[Outcome]] = {}
+    for outcome in failed:
+        places = tuple(line for line in _traceback(outcome.error) if line.startswith("  File "))
+        if places:
+            alike.setdefault((type(outcome.error).__name__, *places), []).append(outcome)
+    for group in list(alike.values())[:MOST_TRACEBACKS]:
+        others = f", and {len(group) - 1} more like it" if len(group) > 1 else ""
+        yield ""
+        yield f"task {group[0].index}{others}:"
+        yield from (f"  {line}" for line in _traceback(group[0].error))
+    if len(alike) > MOST_TRACEBACKS:
+        yield f"... and {len(alike) - MOST_TRACEBACKS} other kinds of failure"
+
+
+def _traceback(error: BaseException | None) -> list[str]:
+    """The lines of the traceback where the task ran, the middle left out when it is long."""
+    if error is None:
+        return []
+    cause = error.__cause__
+    if isinstance(cause, RemoteTraceback):
+        lines = cause.text.strip().splitlines()
+    else:
+        frames = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if not frame.filename.startswith(_PACKAGE)
+        ]
+        if not frames:  # a failure that is fanfold's to tell, such as a dead worker
+            return []
+        parts = ["Traceback (most recent call last):\n", *traceback.format_list(frames)]
+        parts += traceback.format_exception_only(error)
+        lines = "".join(parts).splitlines()
+    lines = [line for line in lines if not line.startswith("fanfold: task ")]  # told above
+    if len(lines) > MOST_LINES:
+        half = MOST_LINES // 2
+        left_out = f"... {len(lines) - 2 * half} lines left out ..."
+        lines = [*lines[:half], left_out, *lines[-half:]]
+    return lines
+
+
+def _cut(text: str, width: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def summary_lines(
+    inputs: Inputs, outcomes: Sequence[Outcome], wall_time: float, *, interrupted: bool
+) -> Iterator[str]:
+    """Tasks, times, speed-up, the slowest tasks and the peak memory, in a few lines."""
+    total = len(inputs.items)
+    failed = sum(not outcome.ok for outcome in outcomes)
+    counts = [f"{len(outcomes) - failed} done", f"{failed} failed"]
+    if len(outcomes) < total:
+        counts.append(f"{total - len(outcomes)} not finished")
+    yield f"{'interrupted: ' if interrupted else ''}{_tasks(total)}: {', '.join(counts)}"
+    work_time = sum(outcome.seconds for outcome in outcomes)
+    workers = len({outcome.worker for outcome in outcomes})
+    speed_up = f"{work_time / wall_time:.2f}" if wall_time > 0 else "unknown"
+    yield (
+        f"wall time {format_duration(wall_time)}, work time {format_duration(work_time)}, "
+        f"speed-up {speed_up} on {workers} {'worker' if workers == 1 else 'workers'}"
+    )
+    slowest = heapq.nlargest(3, outcomes, key=lambda outcome: outcome.seconds)
+    if len(outcomes) > 1:
+        shown = (
+            f"task {outcome.index} ({_cut(inputs.shown(outcome.index), 40)}) "
+            f"{format_duration(outcome.seconds)}"
+            for outcome in slowest
+        )
+        yield f"slowest: {', '.join(shown)}"
+    peak = max((outcome.peak_memory for outcome in outcomes), default=0)
+    if peak:
+        yield f"peak memory of a worker: {format_size(peak)}"
+
+
+def _tasks(number: int) -> str:
+    return "1 task" if number == 1 else f"{number} tasks"

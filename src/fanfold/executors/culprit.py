@@ -1,0 +1,104 @@
+"""Who ended a worker: the guilty task is named, the innocent are sent again.
+
+The worker's mark says what it was doing. A task that was running alone is guilty. Where several may
+be (a slice of tiny tasks, arguments loaded together), each is sent again on its own: the guilty one
+does it again and is named, the others finish.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from fanfold.errors import TaskError, WorkerDied
+from fanfold.executors.shipments import Shipment
+from fanfold.executors.worker import IDLE, LOAD, RUN
+from fanfold.tasks import short_repr
+
+if TYPE_CHECKING:
+    from fanfold.executors.handle import WorkerHandle
+
+__all__ = ["Sentence", "Verdict", "judge"]
+
+_PHASES = {1: "load", 2: "run", 3: "send"}
+_DOING = {"load": "loading its input", "run": "running", "send": "sending its result"}
+
+
+class Verdict(NamedTuple):
+    """Why the pool itself ended a worker: the task that it was because of, and its error."""
+
+    shipment: int
+    offset: int
+    error: TaskError
+
+
+class Sentence(NamedTuple):
+    """What becomes of a shipment whose worker ended: parts to send again, and who is guilty."""
+
+    again: list[Shipment]
+    guilty: range
+    error: TaskError | None
+
+
+def judge(
+    worker: WorkerHandle, shipment: Shipment, code: int | None, peak: int | None
+) -> Sentence:
+    """Decide about a shipment that a dead worker had not answered whole."""
+    identity, offset, count, _, phase = worker.doing()
+    pending = range(shipment.stop - shipment.left, shipment.stop)
+    verdict = worker.verdict
+    if verdict is not None and verdict.shipment == shipment.id and verdict.offset in pending:
+        return _one_guilty(shipment, pending, verdict.offset, verdict.error, worker)
+    if identity != shipment.id or phase == IDLE or verdict is not None:
+        return Sentence([shipment.part(pending.start, pending.stop)], range(0), None)
+    suspects = range(offset, offset + count) if phase == RUN else pending
+    suspects = range(max(suspects.start, pending.start), min(suspects.stop, pending.stop))
+    if len(suspects) == 1 and (phase != LOAD or shipment.deaths):
+        error = _death(worker, code, peak, _PHASES[phase])
+        return _one_guilty(shipment, pending, suspects.start, error, worker)
+    again = _parts(shipment, pending.start, suspects.start)
+    again += [shipment.part(one, one + 1, died=True) for one in suspects]
+    again += _parts(shipment, max(suspects.stop, pending.start), pending.stop)
+    return Sentence(again, range(0), None)
+
+
+def _one_guilty(
+    shipment: Shipment, pending: range, guilty: int, error: TaskError, worker: WorkerHandle
+) -> Sentence:
+    again = _parts(shipment, pending.start, guilty) + _parts(shipment, guilty + 1, pending.stop)
+    what = describe(shipment, guilty)
+    error.add_note(f"fanfold: {what}, attempt {shipment.attempt}, {worker.name}")
+    return Sentence(again, range(guilty, guilty + 1), error)
+
+
+def describe(shipment: Shipment, offset: int) -> str:
+    """The task in words: its index and its input."""
+    if shipment.future is not None:
+        args, kwargs = shipment.items[0]
+        shown = [short_repr(value) for value in args]
+        shown += [f"{key}={short_repr(value)}" for key, value in kwargs.items()]
+        name = getattr(shipment.call.call.func, "__name__", "the call")
+        return f"{name}({', '.join(shown)})"
+    return f"task {shipment.first + offset}, input {short_repr(shipment.items[offset])}"
+
+
+def _parts(shipment: Shipment, start: int, stop: int) -> list[Shipment]:
+    return [shipment.part(start, stop)] if stop > start else []
+
+
+def _death(worker: WorkerHandle, code: int | None, peak: int | None, phase: str) -> WorkerDied:
+    error = WorkerDied("", pid=worker.pid, exitcode=code, phase=phase, peak_memory=peak)
+    memory = f", peak memory {peak / 2**20:,.0f} MB" if peak else ""
+    doing = _DOING[phase]
+    error.args = (f"the worker (pid {worker.pid}{memory}) {_ending(error)} while {doing}",)
+    return error
+
+
+def _ending(error: WorkerDied) -> str:
+    if error.exitcode is None:
+        return "ended, nobody knows how,"
+    if error.signal is not None:
+        advice = " (by somebody, or by the kernel for want of memory)" if error.signal == 9 else ""
+        return f"was ended by {error.signal.name}{advice}"
+    if error.exitcode < 0:
+        return f"was ended by signal {-error.exitcode}"
+    return f"exited with code {error.exitcode}"

@@ -1,0 +1,129 @@
+"""From a worker's answer to a future or a report: values loaded, errors rebuilt."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from fanfold.errors import LoadFailed, RemoteTraceback, TaskError
+from fanfold.executors.handle import WorkerHandle
+from fanfold.executors.shipments import Shipment
+from fanfold.tasks import Report
+from fanfold.transport.pickling import Packed, unpack
+from fanfold.transport.segments import claim
+
+__all__ = ["call_safely", "deliver", "deliver_failure", "unpack_error"]
+
+_logger = logging.getLogger("fanfold")
+
+
+def call_safely(callback: Callable[[], None]) -> None:
+    """Call; what a user's callback raises, even SystemExit, must not end the pool's thread."""
+    try:
+        callback()
+    except BaseException:
+        _logger.exception("a callback of a future raised")
+
+
+def unpack_error(packed: Packed) -> BaseException:
+    error, text = unpack(packed, claim)
+    error.__cause__ = RemoteTraceback(text)
+    return error  # type: ignore[no-any-return]
+
+
+def _load_values(values: Any, first: int, failed: tuple[int, ...]) -> tuple[list[Any], list[int]]:
+    """The values of a report, and the offsets of those that failed, loading included."""
+    if isinstance(values, tuple):
+        return values[0], list(failed)
+    loaded: list[Any] = []
+    bad: list[int] = []
+    for offset, (is_error, *packed) in enumerate(values, first):
+        try:
+            if is_error:
+                bad.append(offset)
+                loaded.append(unpack_error(Packed(*packed)))
+            else:
+                loaded.append(unpack(Packed(*packed), claim))
+        except Exception as error:  # noqa: BLE001 - a user's __setstate__ may raise anything
+            failure = LoadFailed(
+                f"the result was sent, but could not be loaded here: {type(error).__name__}: "
+                f"{error}"
+            )
+            failure.__cause__ = error
+            loaded.append(failure)
+            if not is_error:
+                bad.append(offset)
+    return loaded, bad
+
+
+def deliver(
+    worker: WorkerHandle,
+    shipment: Shipment,
+    folded: int,
+    offset: int,
+    values: Any,
+    failed: tuple[int, ...],
+    seconds: list[float] | float,
+    peak: int,
+) -> None:
+    loaded, bad = _load_values(values, offset, failed)
+    if shipment.future is not None:
+        _finish_future(shipment.future, loaded[0], bool(bad))
+        return
+    report = shipment.call.report
+    assert report is not None  # only a submit has none  # noqa: S101
+    first = shipment.first
+    for index in bad:
+        _tell_index(loaded[index - offset], first + index)
+    report(
+        Report(
+            first=first + offset,
+            values=loaded,
+            seconds=seconds,
+            failed=tuple(first + index for index in bad),
+            attempt=shipment.attempt,
+            worker=worker.name,
+            peak_memory=peak,
+            folded=folded if not bad else 0,
+        )
+    )
+
+
+def deliver_failure(
+    shipment: Shipment, offsets: range, error: BaseException, worker: WorkerHandle | None
+) -> None:
+    if shipment.future is not None:
+        _finish_future(shipment.future, error, True)
+        return
+    report = shipment.call.report
+    assert report is not None  # only a submit has none  # noqa: S101
+    first = shipment.first + offsets.start
+    _tell_index(error, first)
+    report(
+        Report(
+            first=first,
+            values=[error] * len(offsets),
+            failed=tuple(range(first, first + len(offsets))),
+            attempt=shipment.attempt,
+            worker=worker.name if worker is not None else "",
+            peak_memory=(worker.peak_memory or 0) if worker is not None else 0,
+        )
+    )
+
+
+def _tell_index(error: BaseException, index: int) -> None:
+    if isinstance(error, TaskError) and error.index is None:
+        error.index = index
+
+
+def _finish_future(future: concurrent.futures.Future[Any], value: Any, failed: bool) -> None:
+    if future.done():
+        return
+    if not future.running() and not future.set_running_or_notify_cancel():
+        return
+    if failed:
+        future.set_exception(value)
+    else:
+        future.set_result(value)

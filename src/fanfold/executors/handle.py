@@ -1,0 +1,128 @@
+"""A worker process as its pool sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import tempfile
+from typing import Any
+
+from fanfold.executors.culprit import Verdict
+from fanfold.executors.shipments import Shipment
+from fanfold.executors.worker import MARK_SIZE, RUN, Mark
+from fanfold.transport.channel import Channel
+
+__all__ = ["WorkerHandle", "new_mark"]
+
+_AHEAD = 5e-3  # seconds of work a busy worker may have waiting
+_UNKNOWN = 1.0  # seconds: a task of unknown length lets nothing wait behind it
+
+
+def new_mark() -> tuple[int, Mark]:
+    """A fresh page for a worker's mark: its descriptor, to be passed on, and our view of it."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("fanfold-mark", os.MFD_CLOEXEC)
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    os.truncate(descriptor, MARK_SIZE)
+    return descriptor, Mark(descriptor)
+
+
+class WorkerHandle:
+    """One worker: its channel, its mark, and the shipments it has not answered yet.
+
+    ``leaving`` means that it gets no more work; ``silent`` that its channel has closed; ``verdict``
+    is set when the pool itself ends it because of a task.
+    """
+
+    def __init__(self, number: int, channel: Channel, mark: Mark, limit: int | None) -> None:
+        self.number = number
+        self.name = f"worker {number}"
+        self.channel = channel
+        self.pid: int | None = None
+        self.ready = False
+        self.leaving = False
+        self.silent = False
+        self.verdict: Verdict | None = None
+        self.peak_memory: int | None = None
+        self.outstanding: dict[int, Shipment] = {}
+        self.calls: set[int] = set()
+        self.given = 0
+        self.batch = 0  # shipments in the last message
+        self.load = 0.0  # seconds of work it should have, as far as known
+        self._limit = limit
+        self._mark = mark
+        self._stopped_since: float | None = None
+
+    @property
+    def takes_work(self) -> bool:
+        return not (self.leaving or self.silent)
+
+    @property
+    def wants_more(self) -> bool:
+        """The next batch should be on its way: little is left of the last one, and it is short.
+
+        While that is not so, tasks gather in the queue, so that the next batch is worth its
+        message.
+        """
+        return self.load < _AHEAD and len(self.outstanding) <= max(1, self.batch // 2)
+
+    @property
+    def is_full(self) -> bool:
+        """It has been given all the tasks that it may do (max_tasks_per_child)."""
+        return self._limit is not None and self.given >= self._limit
+
+    def room(self, tasks: int) -> int:
+        """How many of so many tasks it may still take."""
+        return tasks if self._limit is None else min(tasks, self._limit - self.given)
+
+    def add(self, shipment: Shipment) -> None:
+        self.outstanding[shipment.id] = shipment
+        shipment.cost = min(shipment.expected(), _UNKNOWN)
+        self.load += shipment.cost
+
+    def remove(self, shipment: Shipment) -> None:
+        del self.outstanding[shipment.id]
+        self.load = max(0.0, self.load - shipment.cost) if self.outstanding else 0.0
+
+    def post(self, operations: list[tuple[Any, ...]]) -> bool:
+        """Send operations without waiting; False when some must wait for the channel."""
+        return self.channel.post(pickle.dumps(operations, 5))
+
+    def receive(self) -> list[tuple[Any, ...]]:
+        """The answers that have arrived. Raises `ChannelClosed`."""
+        messages = self.channel.receive_available()
+        return [entry for message in messages for entry in pickle.loads(message)]
+
+    def doing(self) -> tuple[int, int, int, float, int]:
+        """(shipment, offset, count, began, phase) as the worker marked it last."""
+        return self._mark.read()
+
+    def running_since(self) -> tuple[int, int, float] | None:
+        """(shipment, offset, began) of the one task that it runs; None when that is not so."""
+        identity, offset, _, began, phase = self._mark.read()
+        return (identity, offset, began) if phase == RUN else None
+
+    def stopped_for(self, now: float) -> float:
+        """For how many seconds the process has been seen stopped (SIGSTOP)."""
+        if not _is_stopped(self.pid):
+            self._stopped_since = None
+            return 0.0
+        if self._stopped_since is None:
+            self._stopped_since = now
+        return now - self._stopped_since
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.channel.close()
+        self._mark.close()
+
+
+def _is_stopped(pid: int | None) -> bool:
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        return pid is not None and psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    return False

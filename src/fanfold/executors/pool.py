@@ -1,0 +1,499 @@
+"""The pool of worker processes, seen from the driver.
+
+Each worker has a channel of its own; nothing is shared between workers. One thread waits for all of
+them, and any thread may hand work over: it goes straight to a worker that is free, and gathers in
+the queue while all are busy, so that small tasks travel in batches exactly when that pays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from time import monotonic, perf_counter
+from typing import Any
+
+from fanfold.errors import PoolClosed, StartupFailed, TaskStalled, TaskTimeout
+from fanfold.executors.culprit import Verdict, judge
+from fanfold.executors.delivery import call_safely, deliver, deliver_failure, unpack_error
+from fanfold.executors.handle import WorkerHandle
+from fanfold.executors.shipments import PooledCall, Shipment
+from fanfold.executors.starter import Starter
+from fanfold.transport.channel import ChannelClosed
+from fanfold.transport.pickling import Packed
+
+__all__ = ["Pool"]
+
+_BATCH = 2e-3  # seconds of work in one message
+_BATCH_TASKS = 500
+_TICK = 0.5  # seconds between looks at workers that may be stuck
+_STALL = 2.0  # seconds a worker may stay stopped (SIGSTOP)
+_START_FAILURES = 3  # workers that die before they are ready, until the pool gives up
+
+
+class Pool:
+    """What `ProcessExecutor` drives. Its thread holds no reference to the executor."""
+
+    def __init__(self, workers: int, starter: Starter, tasks_per_worker: int | None) -> None:
+        self.size = workers
+        self.broken: StartupFailed | None = None
+        self._starter = starter
+        self._tasks_per_worker = tasks_per_worker
+        self._lock = threading.Lock()
+        self._queue: deque[Shipment] = deque()
+        self._workers: dict[int, WorkerHandle] = {}
+        self._numbers = count()
+        self._start_failures = 0
+        self._shutting_down = False
+        self._reports: list[Callable[[], None]] = []
+        self._next_look = 0.0
+        self._timed: set[PooledCall] = set()
+        self._selector = selectors.DefaultSelector()
+        self._thread: threading.Thread | None = None
+        self._wake_end, self._woken_end = socket.socketpair()
+        self._selector.register(self._woken_end, selectors.EVENT_READ, None)
+        for end in (self._wake_end, self._woken_end):
+            end.setblocking(False)
+
+    # Called from any thread
+
+    def put(self, shipment: Shipment) -> None:
+        """Queue a shipment, and send it at once if a worker is free."""
+        with self._lock:
+            if self.broken is not None:
+                raise self.broken
+            if self._shutting_down:
+                raise PoolClosed("cannot schedule new futures after shutdown")
+            self._queue.append(shipment)
+            self._assign()
+
+    def begin(self, call: PooledCall) -> None:
+        if call.call.timeout is not None:
+            with self._lock:
+                self._timed.add(call)
+            self._wake()
+
+    def end(self, call: PooledCall) -> None:
+        """Drop what is queued of a call, and stop the workers that run it."""
+        with self._lock:
+            call.closed = True
+            self._timed.discard(call)
+            for shipment in [one for one in self._queue if one.call is call]:
+                self._queue.remove(shipment)
+                shipment.parcel.let_go()
+            for worker in self._workers.values():
+                if any(one.call is call for one in worker.outstanding.values()):
+                    self._kill(worker)
+                elif call.id in worker.calls:
+                    worker.calls.discard(call.id)
+                    self._post(worker, [("forget", call.id)])
+        call.free()
+
+    def cancel_queued(self) -> None:
+        with self._lock:
+            for shipment in self._queue:
+                future = shipment.future
+                if future is not None and future.cancel():
+                    future.set_running_or_notify_cancel()
+                shipment.parcel.let_go()
+            self._queue.clear()
+
+    def shut_down(self) -> None:
+        """Take no more work; the thread ends when all is done."""
+        with self._lock:
+            self._shutting_down = True
+            if self._thread is None:
+                self._release()
+        self._wake()
+
+    def kill(self) -> None:
+        """End all workers now; what they ran fails as if they had died."""
+        with self._lock:
+            self._shutting_down = True
+            for worker in self._workers.values():
+                self._kill(worker)
+        self._wake()
+
+    def join(self) -> None:
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def process_ids(self) -> list[int]:
+        with self._lock:
+            return [worker.pid for worker in self._workers.values() if worker.pid is not None]
+
+    # Handing out, under the lock
+
+    def _assign(self) -> None:
+        while self._queue:
+            worker = self._next_free()
+            if worker is None:
+                return
+            batch = self._take_batch(worker)
+            if batch:
+                self._send(worker, batch)
+
+    def _next_free(self) -> WorkerHandle | None:
+        """The worker that should get the next batch; starts one when all are busy."""
+        best = None
+        for worker in self._workers.values():
+            if worker.takes_work and worker.wants_more:
+                best = worker if best is None or worker.load < best.load else best
+        if best is not None and not best.outstanding:
+            return best
+        self._start_workers()
+        return best
+
+    def _start_workers(self) -> None:
+        starting = sum(not worker.ready for worker in self._workers.values())
+        living = sum(not worker.leaving for worker in self._workers.values())
+        if living < self.size and starting < len(self._queue) and self.broken is None:
+            self._start_one()
+
+    def _start_one(self) -> None:
+        number = next(self._numbers)
+        worker = self._starter.start(number, self._tasks_per_worker)
+        self._workers[number] = worker
+        self._selector.register(worker.channel, selectors.EVENT_READ, worker)
+        if self._thread is None:
+            if self._starter.connection is not None:
+                self._selector.register(self._starter.connection, selectors.EVENT_READ, None)
+            self._thread = threading.Thread(target=self._main, name="fanfold-pool", daemon=True)
+            self._thread.start()
+
+    def _take_batch(self, worker: WorkerHandle) -> list[Shipment]:
+        share = max(1, min(_BATCH_TASKS, len(self._queue) // (2 * self.size)))
+        batch: list[Shipment] = []
+        seconds = 0.0
+        while self._queue and len(batch) < share:
+            shipment = self._queue[0]
+            seconds += shipment.expected()
+            if batch and (seconds > _BATCH or shipment.deaths):
+                break
+            self._queue.popleft()
+            future = shipment.future
+            if future is None or future.running() or future.set_running_or_notify_cancel():
+                batch.append(self._fitting(worker, shipment))
+                if shipment.deaths or worker.is_full:
+                    break
+        return batch
+
+    def _fitting(self, worker: WorkerHandle, shipment: Shipment) -> Shipment:
+        """As much of the shipment as the worker may still do (max_tasks_per_child)."""
+        fits = worker.room(shipment.stop - shipment.start)
+        if fits < shipment.stop - shipment.start:
+            middle = shipment.start + fits
+            self._queue.appendleft(shipment.part(middle, shipment.stop))
+            shipment.stop = middle
+            shipment.left = fits
+        worker.given += fits
+        return shipment
+
+    def _send(self, worker: WorkerHandle, batch: list[Shipment]) -> None:
+        operations: list[tuple[Any, ...]] = []
+        worker.batch = len(batch)
+        for shipment in batch:
+            call = shipment.call
+            if call.id not in worker.calls:
+                worker.calls.add(call.id)
+                operations.append(call.definition())
+            operations.append(shipment.operation())
+            worker.add(shipment)
+        if worker.is_full:
+            worker.leaving = True
+            operations.append(("exit",))
+        self._post(worker, operations)
+
+    def _post(self, worker: WorkerHandle, operations: list[tuple[Any, ...]]) -> None:
+        if not worker.post(operations):
+            self._selector.modify(
+                worker.channel, selectors.EVENT_READ | selectors.EVENT_WRITE, worker
+            )
+            self._wake()
+
+    def _kill(self, worker: WorkerHandle) -> None:
+        worker.leaving = True
+        self._starter.kill(worker)
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):
+            self._wake_end.send(b"w")
+
+    # The pool's thread
+
+    def _main(self) -> None:
+        try:
+            while self._turn():
+                pass
+        except BaseException as error:  # noqa: BLE001 - a mistake here must not leave waits behind
+            self._collapse(error)
+        finally:
+            with self._lock:
+                self._release()
+
+    def _turn(self) -> bool:
+        """Wait for something to happen and handle it; False when the pool is done."""
+        events = self._selector.select(self._pause())
+        with self._lock:
+            for key, mask in events:
+                self._handle(key, mask)
+            self._look_after_workers()
+            self._assign()
+            going_on = not self._finish()
+            reports, self._reports = self._reports, []
+        for report in reports:
+            call_safely(report)
+        return going_on or bool(self._reports)
+
+    def _pause(self) -> float:
+        limits = [call.call.timeout for call in list(self._timed)]
+        shortest = min((limit for limit in limits if limit is not None), default=_TICK)
+        return max(0.005, min(_TICK, shortest / 4))
+
+    def _handle(self, key: selectors.SelectorKey, mask: int) -> None:
+        worker = key.data
+        if worker is None:
+            if key.fileobj is self._woken_end:
+                with contextlib.suppress(BlockingIOError):
+                    self._woken_end.recv(4096)
+            else:
+                self._handle_starter()
+        elif worker.number in self._workers:
+            if mask & selectors.EVENT_WRITE and worker.channel.flush():
+                self._selector.modify(worker.channel, selectors.EVENT_READ, worker)
+            if mask & selectors.EVENT_READ:
+                self._read(worker)
+
+    def _handle_starter(self) -> None:
+        for event in self._starter.events():
+            if event is None:  # the launcher is gone, and all workers with it
+                self._selector.unregister(self._starter.connection)
+                for worker in list(self._workers.values()):
+                    self._bury(worker, None, None)
+                self._starter.reconnect()
+                self._selector.register(self._starter.connection, selectors.EVENT_READ, None)
+                return
+            kind, number, *details = event
+            worker_or_none = self._workers.get(number)
+            if worker_or_none is None:
+                continue
+            if kind == "started":
+                worker_or_none.pid = details[0]
+            else:
+                self._bury(worker_or_none, *details)
+
+    def _read(self, worker: WorkerHandle) -> None:
+        try:
+            for entry in worker.receive():
+                self._answer(worker, entry)
+        except ChannelClosed:
+            # Dead, or it closed our channel: either way it is of no more use. The launcher tells
+            # how it ended, and `_bury` does the rest.
+            self._selector.unregister(worker.channel)
+            worker.silent = True
+            self._kill(worker)
+            if self._starter.connection is None:
+                self._bury(worker, *self._starter.reap(worker))
+
+    def _answer(self, worker: WorkerHandle, entry: tuple[Any, ...]) -> None:
+        kind = entry[0]
+        if kind == "done":
+            self._results(worker, *entry[1:])
+        elif kind == "back":
+            self._given_back(worker, entry[1], entry[2])
+        elif kind == "ready":
+            worker.ready = True
+            worker.pid = entry[1]
+            self._start_failures = 0
+        elif kind == "unloadable":
+            self._unloadable(worker, *entry[1:])
+        else:
+            error = unpack_error(Packed(*entry[1]))
+            self._break(f"the initializer of a worker raised {error!r}", error)
+
+    def _results(
+        self,
+        worker: WorkerHandle,
+        identity: int,
+        folded: int,
+        offset: int,
+        values: Any,
+        failed: tuple[int, ...],
+        seconds: list[float] | float,
+        peak: int,
+    ) -> None:
+        shipment = worker.outstanding.get(identity)
+        worker.peak_memory = peak
+        if shipment is None:
+            return
+        tasks = folded or len(values[0] if isinstance(values, tuple) else values)
+        total = seconds if isinstance(seconds, float) else sum(seconds)
+        shipment.call.learn(total, tasks)
+        self._answered(worker, shipment, tasks)
+        if shipment.call.closed:
+            return
+        self._reports.append(
+            lambda: deliver(worker, shipment, folded, offset, values, failed, seconds, peak)
+        )
+
+    def _answered(self, worker: WorkerHandle, shipment: Shipment, tasks: int) -> None:
+        shipment.left -= tasks
+        if shipment.left <= 0:
+            worker.remove(shipment)
+            self._reports.append(shipment.parcel.let_go)
+
+    def _given_back(self, worker: WorkerHandle, identity: int, stop: int) -> None:
+        shipment = worker.outstanding.get(identity)
+        if shipment is None or stop >= shipment.stop:
+            return
+        rest = shipment.part(stop, shipment.stop)
+        worker.given -= rest.left
+        shipment.stop = stop
+        self._queue.appendleft(rest)
+        self._answered(worker, shipment, rest.left)
+
+    def _unloadable(
+        self, worker: WorkerHandle, identity: int, whole: bool, packed: tuple[Any, ...]
+    ) -> None:
+        shipment = worker.outstanding.pop(identity, None)
+        if shipment is None:
+            return
+        if shipment.stop - shipment.start > 1 and not whole:
+            self._separate(shipment, died=False)
+            shipment.parcel.let_go()
+            return
+        error = unpack_error(Packed(*packed))
+        self._fail(shipment, range(shipment.start, shipment.stop), error, worker)
+        self._reports.append(shipment.parcel.let_go)
+
+    def _separate(self, shipment: Shipment, *, died: bool) -> None:
+        """Queue the tasks of a shipment one by one: one of them is guilty of something."""
+        for offset in reversed(range(shipment.start, shipment.stop)):
+            self._queue.appendleft(shipment.part(offset, offset + 1, died=died))
+
+    def _fail(
+        self, shipment: Shipment, offsets: range, error: BaseException, worker: WorkerHandle | None
+    ) -> None:
+        if not shipment.call.closed:
+            self._reports.append(lambda: deliver_failure(shipment, offsets, error, worker))
+
+    # Deaths
+
+    def _bury(self, worker: WorkerHandle, code: int | None, peak: int | None) -> None:
+        """A worker has ended: name who did it, and send the others' tasks again."""
+        if not worker.silent:
+            with contextlib.suppress(ChannelClosed):
+                for entry in worker.receive():
+                    self._answer(worker, entry)
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(worker.channel)
+        self._workers.pop(worker.number, None)
+        if not worker.ready and not self._shutting_down:
+            self._start_failures += 1
+        for shipment in reversed(list(worker.outstanding.values())):
+            self._settle(worker, shipment, code, peak)
+        worker.outstanding.clear()
+        worker.close()
+        self._starter.clear_segments(worker)
+        if self._start_failures >= _START_FAILURES:
+            self._break(
+                f"{_START_FAILURES} workers in a row ended before they were ready (exit code "
+                f"{code}): see what they wrote on stderr; the initializer, an import or the "
+                "environment ends them",
+                None,
+            )
+
+    def _settle(
+        self, worker: WorkerHandle, shipment: Shipment, code: int | None, peak: int | None
+    ) -> None:
+        if shipment.call.closed:
+            shipment.parcel.let_go()
+            return
+        sentence = judge(worker, shipment, code, peak)
+        for part in reversed(sentence.again):
+            self._queue.appendleft(part)
+        if sentence.error is not None:
+            self._fail(shipment, sentence.guilty, sentence.error, worker)
+        self._reports.append(shipment.parcel.let_go)
+
+    def _break(self, message: str, cause: BaseException | None) -> None:
+        self.broken = StartupFailed(message)
+        self.broken.__cause__ = cause
+        queued = list(self._queue)
+        self._queue.clear()
+        for worker in self._workers.values():
+            queued.extend(worker.outstanding.values())
+            worker.outstanding.clear()
+            self._kill(worker)
+        for shipment in queued:
+            self._fail(shipment, range(shipment.start, shipment.stop), self.broken, None)
+            self._reports.append(shipment.parcel.let_go)
+
+    def _look_after_workers(self) -> None:
+        """Stop tasks that exceed their timeout, and workers that were stopped and stay so."""
+        now = monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + self._pause()
+        for worker in self._workers.values():
+            if not worker.outstanding or worker.verdict is not None:
+                continue
+            identity, offset, began = worker.running_since() or (0, 0, 0.0)
+            shipment = worker.outstanding.get(identity)
+            if shipment is not None:
+                limit = shipment.call.call.timeout
+                if limit is not None and perf_counter() - began > limit:
+                    index = shipment.first + offset
+                    self._condemn(
+                        worker,
+                        Verdict(
+                            identity,
+                            offset,
+                            TaskTimeout(f"task {index} exceeded its timeout of {limit:g} s"),
+                        ),
+                    )
+                    continue
+            if worker.stopped_for(now) > _STALL:
+                error = TaskStalled(
+                    f"the worker (pid {worker.pid}) was stopped (SIGSTOP) for {_STALL:g} s and "
+                    "was killed"
+                )
+                self._condemn(worker, Verdict(identity, offset, error))
+
+    def _condemn(self, worker: WorkerHandle, verdict: Verdict) -> None:
+        worker.verdict = verdict
+        self._kill(worker)
+
+    # The end
+
+    def _finish(self) -> bool:
+        """Whether the pool is done, when it is to shut down: workers leave as work ends."""
+        if not self._shutting_down:
+            return False
+        if not self._queue:
+            for worker in self._workers.values():
+                if not worker.outstanding and not worker.leaving:
+                    worker.leaving = True
+                    self._post(worker, [("exit",)])
+        return not self._queue and not self._workers
+
+    def _collapse(self, error: BaseException) -> None:
+        """The pool's own thread failed: whoever waits gets to know."""
+        with self._lock:
+            self._break(f"the pool failed: {error!r}; please report this", error)
+            reports, self._reports = self._reports, []
+        for report in reports:
+            call_safely(report)
+
+    def _release(self) -> None:
+        self._selector.close()
+        self._wake_end.close()
+        self._woken_end.close()
+        for worker in self._workers.values():
+            worker.close()
+        self._workers.clear()
+        self._starter.close()

@@ -1,0 +1,136 @@
+"""The caller's own thread: the simplest place, and the one for a debugger."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from fanfold.errors import PoolClosed, StartupFailed
+from fanfold.executors.base import Executor, Stream, report_of
+from fanfold.executors.runner import Runner
+from fanfold.executors.threads import ThreadExecutor
+from fanfold.tasks import Call, Chunk, Report
+
+__all__ = ["SerialExecutor"]
+
+
+class SerialExecutor(Executor):
+    """Runs each task at once, in the thread that asks for it.
+
+    Takes what the standard executors take; there is one worker whatever ``max_workers`` says.
+
+    >>> with SerialExecutor() as pool:
+    ...     pool.submit(pow, 2, 10).result()
+    1024
+    """
+
+    name = "serial"
+    inline = True
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+    ) -> None:
+        self.workers = 1
+        self._initializer = initializer
+        self._initargs = initargs
+        self._closed = False
+
+    def submit(
+        self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> concurrent.futures.Future[Any]:
+        """Run the call now; the future that comes back is finished."""
+        self._start()
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        future.set_running_or_notify_cancel()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - it belongs to the future
+            future.set_exception(error)
+        return future
+
+    def _start(self) -> None:
+        if self._closed:
+            raise PoolClosed("cannot schedule new futures after shutdown")
+        if self._initializer is not None:
+            initializer, self._initializer = self._initializer, None
+            try:
+                initializer(*self._initargs)
+            except Exception as error:
+                self._closed = True
+                raise StartupFailed(f"the initializer raised {error!r}") from error
+
+    def open(self, call: Call) -> Stream:
+        """Begin a call. Tasks with a timeout run in a helper thread, which can be left behind."""
+        self._start()
+        return _SerialStream(call) if call.timeout is None else _HelperStream(call)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._closed = True
+
+
+class _SerialStream(Stream):
+    """Chunks wait here until `receive` runs them."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._chunks: deque[Chunk] = deque()
+        self._woken = threading.Event()
+
+    def send(self, chunk: Chunk) -> None:
+        self._chunks.append(chunk)
+
+    def receive(self, timeout: float | None = None) -> Report | None:
+        if not self._chunks:
+            self._woken.wait(timeout)
+        if self._woken.is_set():
+            self._woken.clear()
+            return None
+        if not self._chunks:
+            return None
+        chunk = self._chunks.popleft()
+        runner = Runner(
+            self._call,
+            chunk.first,
+            chunk.items,
+            attempt=chunk.attempt,
+            worker="serial",
+            escapes=(KeyboardInterrupt,),
+        )
+        runner.run()
+        results = runner.take_all()
+        return report_of(self._call, chunk.first, chunk.attempt, results, worker="serial")
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def close(self) -> None:
+        self._chunks.clear()
+
+
+class _HelperStream(Stream):
+    """The stream of a thread of its own."""
+
+    def __init__(self, call: Call) -> None:
+        self._pool = ThreadExecutor(1)
+        self._stream = self._pool.open(call)
+
+    def send(self, chunk: Chunk) -> None:
+        self._stream.send(chunk)
+
+    def receive(self, timeout: float | None = None) -> Report | None:
+        return self._stream.receive(timeout)
+
+    def wake(self) -> None:
+        self._stream.wake()
+
+    def close(self) -> None:
+        self._stream.close()
+        self._pool.shutdown(wait=False)

@@ -1,0 +1,204 @@
+"""Starts a pool's worker processes, and tells when they end.
+
+`Starter` asks the launcher, for the methods "forkserver" and "spawn". `ForkStarter` forks the driver
+itself: the worker inherits its memory as it is, and its threads' locks too; that is why it is used
+only when it is asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import sys
+import warnings
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+from fanfold.executors import launcher, worker
+from fanfold.executors.handle import WorkerHandle, new_mark
+from fanfold.executors.launcher import WorkerSettings
+from fanfold.resources import blas_threads, cores, thread_environment
+from fanfold.transport.channel import Channel, ChannelClosed
+from fanfold.transport.pickling import Packed
+from fanfold.transport.segments import SegmentFolder
+
+__all__ = ["ForkStarter", "Starter"]
+
+_driver_sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+
+class Starter:
+    """Starts workers through the launcher."""
+
+    def __init__(
+        self, method: str, workers: int, folder: SegmentFolder, initializer: Packed | None
+    ) -> None:
+        self.connection: Channel | None = None
+        self._method = method
+        self._workers = workers
+        self._folder = folder
+        self._initializer = initializer
+
+    def start(self, number: int, limit: int | None) -> WorkerHandle:
+        """Begin to start worker ``number``; work may be posted to it at once."""
+        ours, theirs = socket.socketpair()
+        _driver_sockets.add(ours)
+        descriptor, mark = new_mark()
+        handle = WorkerHandle(number, Channel(ours), mark, limit)
+        try:
+            self._launch(handle, theirs.fileno(), descriptor)
+        finally:
+            theirs.close()
+            os.close(descriptor)
+        handle.post([("setup", self._setup(handle))])
+        return handle
+
+    def _setup(self, handle: WorkerHandle) -> worker.Setup:
+        return worker.Setup(
+            name=handle.name,
+            path=sys.path,
+            segment_roots=self._folder.roots,
+            segment_label=_label(handle),
+            initializer=self._initializer,
+        )
+
+    def _launch(self, handle: WorkerHandle, channel: int, mark: int) -> None:
+        if self.connection is None:
+            self.reconnect()
+        stdout, stderr = (_standard(number) for number in (1, 2))
+        frame = Channel.frame(pickle.dumps(("start", handle.number)))
+        socket.send_fds(self._socket, [frame], [channel, mark, stdout, stderr])
+        for opened in {stdout, stderr} - {1, 2}:
+            os.close(opened)
+
+    def reconnect(self) -> None:
+        """Connect to the launcher, a new one if the last has died."""
+        self._socket = launcher.connect()
+        _driver_sockets.add(self._socket)
+        self.connection = Channel(self._socket)
+        self.connection.send(pickle.dumps(("setup", self._settings())))
+
+    def _settings(self) -> WorkerSettings:
+        umask = os.umask(0o077)
+        os.umask(umask)
+        try:
+            folder = os.getcwd()
+        except FileNotFoundError:
+            folder = "/"
+        return WorkerSettings(
+            method=self._method,
+            environment=self._environment(),
+            folder=folder,
+            affinity=frozenset(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else None,
+            umask=umask,
+            segment_roots=tuple(self._folder.roots),
+        )
+
+    def _environment(self) -> dict[str, str]:
+        """Ours, with the share of the cores that each worker's libraries and nested maps have."""
+        share = blas_threads(self._workers, int(cores()))
+        return {**os.environ, **thread_environment(share), "FANFOLD_CORES": str(share)}
+
+    def events(self) -> Iterator[tuple[Any, ...] | None]:
+        """What the launcher has told; None when it is gone."""
+        assert self.connection is not None  # noqa: S101 - the pool asks when there is one
+        try:
+            for message in self.connection.receive_available():
+                yield pickle.loads(message)
+        except ChannelClosed:
+            yield None
+
+    def kill(self, handle: WorkerHandle) -> None:
+        """End a worker, and all it has started, now."""
+        if self.connection is not None:
+            self.connection.post(pickle.dumps(("kill", handle.number, signal.SIGKILL)))
+
+    def reap(self, handle: WorkerHandle) -> tuple[int | None, int | None]:
+        """Exit code and peak memory of a worker that has ended; the launcher tells by itself."""
+        return None, None
+
+    def clear_segments(self, handle: WorkerHandle) -> None:
+        """Remove what a dead worker was about to send."""
+        self._folder.clear(_label(handle))
+
+    def close(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+
+class ForkStarter(Starter):
+    """Starts workers by forking this process."""
+
+    def _launch(self, handle: WorkerHandle, channel: int, mark: int) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        with warnings.catch_warnings():
+            # Python warns of forking a process with threads; who asks for "fork" knows.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            self._be_worker(channel, mark)
+        with contextlib.suppress(OSError):
+            os.setpgid(pid, pid)
+        handle.pid = pid
+
+    def _be_worker(self, channel: int, mark: int) -> None:
+        code = 1
+        try:
+            os.setpgid(0, 0)
+            os.environ.update(self._environment())
+            if "numpy" in sys.modules:
+                import threadpoolctl
+
+                threadpoolctl.threadpool_limits(blas_threads(self._workers, int(cores())))
+            code = worker.main(channel, mark)
+        except BaseException:  # noqa: BLE001 - nothing may return into the driver's code
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
+    def kill(self, handle: WorkerHandle) -> None:
+        if handle.pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(handle.pid, signal.SIGKILL)
+
+    def reap(self, handle: WorkerHandle) -> tuple[int | None, int | None]:
+        assert handle.pid is not None  # known since the fork  # noqa: S101
+        try:
+            _, status, usage = os.wait4(handle.pid, 0)
+        except ChildProcessError:  # somebody else waited for it
+            return None, None
+        scale = 1 if sys.platform == "darwin" else 1024
+        return os.waitstatus_to_exitcode(status), usage.ru_maxrss * scale
+
+
+def _label(handle: WorkerHandle) -> str:
+    return f"w{handle.number}-"
+
+
+def _standard(number: int) -> int:
+    """Standard output or error as the worker gets it; the null device where ours is closed."""
+    try:
+        os.fstat(number)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY)
+    return number
+
+
+def _close_driver_sockets() -> None:
+    """In a forked child: only the driver holds its ends, else nobody would see its death."""
+    for sock in list(_driver_sockets):
+        sock.close()
+
+
+os.register_at_fork(after_in_child=_close_driver_sockets)

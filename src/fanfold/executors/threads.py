@@ -1,0 +1,358 @@
+"""Threads of this process: nothing is copied; for I/O, for code that releases the GIL, and, on a
+free-threaded build, for pure Python too.
+
+A thread cannot be stopped from outside. A task that exceeds its timeout is left behind: it is
+reported as failed, a new thread takes its place, and its thread ends when the task does.
+"""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures
+import queue
+import threading
+import weakref
+from collections.abc import Callable
+from itertools import count
+from time import monotonic, perf_counter
+from typing import Any, Protocol
+
+from fanfold.errors import PoolClosed, StartupFailed, TaskTimeout
+from fanfold.executors.base import Executor, Stream, report_of, worker_count
+from fanfold.executors.limits import limited_threads
+from fanfold.executors.runner import Runner
+from fanfold.resources import cores
+from fanfold.tasks import Call, Chunk, Report
+
+__all__ = ["ThreadExecutor"]
+
+_TICK = 0.02  # seconds a task may hold up the rest of its chunk
+_numbers = count()
+_pools: weakref.WeakSet[_Pool] = weakref.WeakSet()
+
+
+class ThreadExecutor(Executor):
+    """A pool of threads; takes what `concurrent.futures.ThreadPoolExecutor` takes.
+
+    ``max_workers`` is by default the number of cores this process may use.
+
+    >>> with ThreadExecutor(2) as pool:
+    ...     list(pool.map(pow, [2, 3], [5, 4]))
+    [32, 81]
+    """
+
+    name = "threads"
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        thread_name_prefix: str = "",
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+    ) -> None:
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        self.workers = worker_count(max_workers, int(cores()))
+        prefix = thread_name_prefix or f"fanfold-{next(_numbers)}"
+        self._pool = _Pool(self.workers, prefix, initializer, initargs)
+        weakref.finalize(self, self._pool.close).atexit = False
+
+    def submit(
+        self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> concurrent.futures.Future[Any]:
+        """Queue a call; its future."""
+        work = _SingleCall(fn, args, kwargs)
+        self._pool.put(work)
+        return work.future
+
+    def open(self, call: Call) -> Stream:
+        return _ThreadStream(self._pool, call)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more work; with ``wait``, return when all is done."""
+        if cancel_futures:
+            self._pool.drain(PoolClosed("the executor was shut down before this could start"))
+        self._pool.close()
+        if wait:
+            self._pool.join()
+
+
+class _Work(Protocol):
+    def run(self, worker: _Worker) -> None: ...
+    def drop(self, error: Exception | None) -> None: ...
+
+
+class _SingleCall:
+    """One `submit`."""
+
+    def __init__(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._call = (fn, args, kwargs)
+
+    def run(self, worker: _Worker) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        fn, args, kwargs = self._call
+        try:
+            result = fn(*args, **kwargs)
+        except BaseException as error:  # noqa: BLE001 - it belongs to the future
+            self.future.set_exception(error)
+            del self  # the traceback refers to this frame: break the cycle
+        else:
+            self.future.set_result(result)
+
+    def drop(self, error: Exception | None) -> None:
+        if isinstance(error, StartupFailed):
+            if self.future.set_running_or_notify_cancel():
+                self.future.set_exception(error)
+        else:
+            self.future.cancel()
+            self.future.set_running_or_notify_cancel()
+
+
+class _Worker:
+    """One thread. ``left_behind`` is set when nobody waits for its task any more."""
+
+    def __init__(self, pool: _Pool, number: int) -> None:
+        self.left_behind = False
+        name = f"{pool.prefix}_{number}"
+        self.thread = threading.Thread(target=self._main, args=(pool,), name=name, daemon=True)
+
+    def _main(self, pool: _Pool) -> None:
+        if pool.initializer is not None:
+            try:
+                pool.initializer(*pool.initargs)
+            except BaseException as error:  # noqa: BLE001 - whatever it was, the pool is unusable
+                pool.fail(error)
+                return
+        while not self.left_behind:
+            work = pool.next_work()
+            if work is None:
+                pool.queue.put(None)  # for the next thread
+                return
+            work.run(self)
+            del work
+
+
+class _Pool:
+    """What the threads share. They do not refer to the executor, so that it can be collected."""
+
+    def __init__(
+        self,
+        workers: int,
+        prefix: str,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+    ) -> None:
+        self.workers = workers
+        self.prefix = prefix
+        self.initializer = initializer
+        self.initargs = initargs
+        self.queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self.broken: StartupFailed | None = None
+        self._lock = threading.Lock()
+        self._threads: list[_Worker] = []
+        self._serial = count()
+        self._closed = False
+        self._idle = threading.Semaphore(0)
+        _pools.add(self)
+
+    def next_work(self) -> _Work | None:
+        try:
+            return self.queue.get_nowait()
+        except queue.Empty:
+            self._idle.release()  # whoever puts work takes it back, and starts no new thread
+            return self.queue.get()
+
+    def put(self, work: _Work) -> None:
+        with self._lock:
+            if self.broken is not None:
+                raise self.broken
+            if self._closed:
+                raise PoolClosed("cannot schedule new futures after shutdown")
+            self.queue.put(work)
+            if len(self._threads) < self.workers and not self._idle.acquire(blocking=False):
+                self._start_one()
+
+    def _start_one(self) -> None:
+        worker = _Worker(self, next(self._serial))
+        self._threads.append(worker)
+        worker.thread.start()
+
+    def leave_behind(self, worker: _Worker) -> None:
+        """Stop counting on a worker that is stuck, and start another in its place."""
+        with self._lock:
+            if not worker.left_behind:
+                worker.left_behind = True
+                self._threads.remove(worker)
+                self._start_one()
+
+    def fail(self, error: BaseException) -> None:
+        with self._lock:
+            self.broken = StartupFailed(f"the initializer of a worker thread raised {error!r}")
+            self.broken.__cause__ = error
+        self.drain(self.broken)
+
+    def drain(self, error: Exception | None) -> None:
+        """Drop all work that has not begun."""
+        while True:
+            try:
+                work = self.queue.get_nowait()
+            except queue.Empty:
+                return
+            if work is not None:
+                work.drop(error)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self.queue.put(None)
+
+    def join(self) -> None:
+        for worker in list(self._threads):
+            if worker.thread is not threading.current_thread():
+                worker.thread.join()
+
+
+class _ThreadStream(Stream):
+    def __init__(self, pool: _Pool, call: Call) -> None:
+        self.call = call
+        self._pool = pool
+        self._reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._running: dict[Runner, _Worker] = {}
+        self._closed = False
+        self._limits = limited_threads(pool.workers)
+
+    def send(self, chunk: Chunk) -> None:
+        self._pool.put(_ChunkWork(self, chunk, 0, len(chunk)))
+
+    def begin(self, runner: Runner, worker: _Worker) -> bool:
+        with self._lock:
+            if not self._closed:
+                self._running[runner] = worker
+            return not self._closed
+
+    def end(self, runner: Runner) -> None:
+        with self._lock:
+            worker = self._running.pop(runner, None)
+            if worker is not None:
+                self._report(runner, worker)
+
+    def report(self, report: Report) -> None:
+        self._reports.put(report)
+
+    def _report(self, runner: Runner, worker: _Worker) -> None:
+        results = runner.take()
+        if results is not None:
+            name = worker.thread.name
+            self.report(
+                report_of(self.call, runner.first, runner.attempt, results, worker=name)
+            )
+
+    def receive(self, timeout: float | None = None) -> Report | None:
+        deadline = None if timeout is None else monotonic() + timeout
+        while True:
+            left = None if deadline is None else deadline - monotonic()
+            try:
+                return self._reports.get(timeout=_TICK if left is None else max(0.0, min(_TICK, left)))
+            except queue.Empty:
+                if left is not None and left <= 0:
+                    return None
+                self._check()
+
+    def _check(self) -> None:
+        """Free what waits behind a long task; leave behind the tasks that exceed the timeout."""
+        limit = self.call.timeout
+        with self._lock:
+            for runner, worker in list(self._running.items()):
+                began = runner.began
+                if not began or perf_counter() - began < _TICK:
+                    continue
+                self._split(runner, worker)
+                if limit is not None and perf_counter() - began > limit and runner.began == began:
+                    self._leave_behind(runner, worker, limit)
+
+    def _split(self, runner: Runner, worker: _Worker) -> None:
+        stop, end = runner.stop, runner.cut()
+        if end < stop:
+            rest = Chunk(runner.first, runner.items, runner.attempt)
+            self._pool.put(_ChunkWork(self, rest, end, stop))
+        self._report(runner, worker)
+
+    def _leave_behind(self, runner: Runner, worker: _Worker, limit: float) -> None:
+        del self._running[runner]
+        index = runner.first + runner.offset
+        error = TaskTimeout(
+            f"task {index} exceeded its timeout of {limit:g} s. A thread cannot be stopped: it was "
+            'left behind and still runs. Use on="processes" to have such tasks killed.'
+        )
+        error.index = index
+        self._pool.leave_behind(worker)
+        self.report(
+            Report(
+                first=index,
+                values=[error],
+                seconds=[limit],
+                failed=(index,),
+                attempt=runner.attempt,
+                worker=worker.thread.name,
+            )
+        )
+
+    def wake(self) -> None:
+        self._reports.put(None)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            for runner, worker in self._running.items():
+                runner.cut()
+                self._pool.leave_behind(worker)
+            self._running.clear()
+        self._limits.close()
+
+
+class _ChunkWork:
+    """A part of a chunk, ``start`` ... ``stop - 1``, waiting for a thread."""
+
+    def __init__(self, stream: _ThreadStream, chunk: Chunk, start: int, stop: int) -> None:
+        self._stream = stream
+        self._chunk = chunk
+        self._range = start, stop
+
+    def run(self, worker: _Worker) -> None:
+        start, stop = self._range
+        runner = Runner(
+            self._stream.call,
+            self._chunk.first,
+            self._chunk.items,
+            attempt=self._chunk.attempt,
+            start=start,
+            stop=stop,
+            worker=worker.thread.name,
+        )
+        if self._stream.begin(runner, worker):
+            runner.run()
+            self._stream.end(runner)
+
+    def drop(self, error: Exception | None) -> None:
+        start, stop = self._range
+        first = self._chunk.first + start
+        self._stream.report(
+            Report(
+                first=first,
+                values=[error] * (stop - start),
+                failed=tuple(range(first, first + stop - start)),
+                attempt=self._chunk.attempt,
+            )
+        )
+
+
+@atexit.register
+def _finish_at_exit() -> None:
+    """As the standard executor: what was submitted is done before the interpreter ends."""
+    for pool in list(_pools):
+        pool.close()
+    for pool in list(_pools):
+        pool.join()

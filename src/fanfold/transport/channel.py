@@ -1,0 +1,122 @@
+"""Framed messages over a socket pair: one private channel per worker.
+
+A frame is eight bytes of length, little-endian, and the message. Death of the other side is the end
+of file, nothing else; there are no locks or queues between processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from collections.abc import Callable
+
+__all__ = ["Channel", "ChannelClosed"]
+
+_HEADER = struct.Struct("<Q")
+_READ_SIZE = 1 << 18
+
+
+class ChannelClosed(Exception):  # noqa: N818 - an event of the protocol, handled where it arises
+    """The other side is gone."""
+
+
+class Channel:
+    """One end of a socket pair.
+
+    Workers `send` and `receive`, which wait. The driver uses `post` and `receive_available`, which
+    do not: what the socket does not take waits in an outbox until `flush`, so that a worker that
+    stopped reading (SIGSTOP) never stops the driver.
+
+    ``read(size, flags)`` replaces ``recv`` for whoever must see more than the bytes.
+
+    >>> left, right = socket.socketpair()
+    >>> a, b = Channel(left), Channel(right)
+    >>> a.post(b"one"); a.post(b"two")
+    True
+    True
+    >>> b.receive(), b.receive_available()
+    (b'one', [b'two'])
+    >>> a.close(); b.close()
+    """
+
+    def __init__(
+        self, sock: socket.socket, read: Callable[[int, int], bytes] | None = None
+    ) -> None:
+        self._socket = sock
+        self._recv = read or sock.recv
+        self._inbox = bytearray()
+        self._outbox = bytearray()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    @staticmethod
+    def frame(message: bytes) -> bytes:
+        """The message as it is on the wire."""
+        return _HEADER.pack(len(message)) + message
+
+    def send(self, message: bytes) -> None:
+        """Send, waiting until all of it has left. Raises `OSError` when the other side is gone."""
+        self._socket.sendall(self.frame(message))
+
+    def post(self, message: bytes) -> bool:
+        """Send without waiting; True when all of it has left, else call `flush` when writable.
+
+        A dead receiver is not an error here: it is seen, and handled once, when reading.
+        """
+        self._outbox += _HEADER.pack(len(message))
+        self._outbox += message
+        return self.flush()
+
+    def flush(self) -> bool:
+        """Send what the socket takes of the outbox; True when it is empty."""
+        while self._outbox:
+            try:
+                sent = self._socket.send(self._outbox[:_READ_SIZE], socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
+            except OSError:  # broken pipe: reading will tell
+                sent = len(self._outbox)
+            del self._outbox[:sent]
+        return True
+
+    def receive(self) -> bytes:
+        """The next message, waiting for it. Raises `ChannelClosed` at the end of file."""
+        while (message := self._next()) is None:
+            self._read(0)
+        return message
+
+    def receive_available(self) -> list[bytes]:
+        """The whole messages that have arrived, without waiting.
+
+        Raises `ChannelClosed` at the end of file, once everything before it has been returned.
+        """
+        messages: list[bytes] = []
+        with contextlib.suppress(BlockingIOError):
+            self._read(socket.MSG_DONTWAIT)
+        while (message := self._next()) is not None:
+            messages.append(message)
+        return messages
+
+    def _read(self, flags: int) -> None:
+        try:
+            data = self._recv(_READ_SIZE, flags)
+        except ConnectionError:
+            data = b""
+        if not data:
+            raise ChannelClosed
+        self._inbox += data
+
+    def _next(self) -> bytes | None:
+        if len(self._inbox) < _HEADER.size:
+            return None
+        end = _HEADER.size + _HEADER.unpack_from(self._inbox)[0]
+        if len(self._inbox) < end:
+            return None
+        message = bytes(memoryview(self._inbox)[_HEADER.size : end])
+        del self._inbox[:end]
+        return message
+
+    def close(self) -> None:
+        self._socket.close()

@@ -1,0 +1,228 @@
+"""Segments: pieces of shared memory that big buffers travel in.
+
+A segment is a file in a folder of its own, mode 0700, under ``/dev/shm`` (or, where that is missing
+or full, the temporary folder), mapped by whoever reads it. The folder's name tells its owner: user,
+boot, process namespace, process id and start time, and 64 random bits. So a later process can prove
+that an owner is dead and sweep what it left, and nothing of another user or host is ever touched.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import mmap
+import os
+import secrets
+import shutil
+import stat
+import tempfile
+import threading
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+from fanfold.errors import NoSpace
+
+__all__ = ["Segment", "SegmentFolder", "attach", "claim", "process_folder", "release", "sweep"]
+
+_PREFIX = "fanfold"
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - not a temporary file: our folder there is 0700
+_WRITE_LIMIT = 1 << 30  # one write() moves less than 2 GiB
+
+
+class Segment(NamedTuple):
+    """Where a buffer is: the path of its file and its size in bytes."""
+
+    path: str
+    size: int
+
+
+class SegmentFolder:
+    """The places where one process writes its segments: shared memory first, then disk.
+
+    ``label`` begins the file names, so that what one worker left can be told from the rest.
+    """
+
+    def __init__(self, roots: list[str], label: str) -> None:
+        self.roots = roots
+        self._label = label
+        self._serial = count()
+
+    def put(self, buffer: memoryview) -> Segment:
+        """Copy a buffer into a new segment. Raises `NoSpace` where no place has room.
+
+        Written with ``write``, not through a mapping: a full file system is then an error here
+        instead of a SIGBUS later, and the pages need not be zeroed first.
+        """
+        name = f"{self._label}{next(self._serial)}"
+        for root in self.roots:
+            path = os.path.join(root, name)
+            try:
+                _write_file(path, buffer)
+            except OSError as error:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    raise
+                continue
+            return Segment(path, buffer.nbytes)
+        raise NoSpace(
+            errno.ENOSPC,
+            f"no room for {buffer.nbytes:,} bytes in {' or '.join(self.roots)}: free some space, "
+            "set TMPDIR to a larger disk, or pass smaller pieces",
+        )
+
+    def clear(self, label: str | None = None) -> None:
+        """Remove the segments whose names begin with ``label`` (default: this folder's own)."""
+        start = self._label if label is None else label
+        for root in self.roots:
+            with contextlib.suppress(FileNotFoundError):
+                for name in os.listdir(root):
+                    if name.startswith(start):
+                        release(Segment(os.path.join(root, name), 0))
+
+
+def _write_file(path: str, buffer: memoryview) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        data = buffer.cast("B") if buffer.format != "B" or buffer.ndim != 1 else buffer
+        written = 0
+        while written < len(data):
+            written += os.write(descriptor, data[written : written + _WRITE_LIMIT])
+    finally:
+        os.close(descriptor)
+
+
+def attach(segment: Segment) -> memoryview:
+    """Map a segment read-only. The mapping lives as long as something refers to the view."""
+    return _map(segment, writable=False)
+
+
+def claim(segment: Segment) -> memoryview:
+    """Map a segment for writing and remove its name: the view is the only owner from now on."""
+    view = _map(segment, writable=True)
+    release(segment)
+    return view
+
+
+def _map(segment: Segment, *, writable: bool) -> memoryview:
+    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(segment.path, flags)
+    try:
+        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+        return memoryview(mmap.mmap(descriptor, segment.size, access=access))
+    finally:
+        os.close(descriptor)
+
+
+def release(segment: Segment) -> None:
+    """Remove a segment's name; its memory is freed when the last mapping goes."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(segment.path)
+
+
+# The folder of this process, made when first needed.
+
+_lock = threading.Lock()
+_folders: dict[int, SegmentFolder] = {}
+
+
+def process_folder() -> SegmentFolder:
+    """The folder of this process (its own after a fork, too); removed when the process ends."""
+    pid = os.getpid()
+    with _lock:
+        if pid not in _folders:
+            sweep()
+            _folders.clear()
+            _folders[pid] = SegmentFolder(_make_roots(pid), "d")
+            atexit.register(_remove_roots, pid, _folders[pid].roots)
+        return _folders[pid]
+
+
+def _make_roots(pid: int) -> list[str]:
+    name = f"{_owner_prefix()}{pid}-{_start_time(pid)}-{secrets.token_hex(8)}"
+    roots = []
+    for parent in _parents():
+        path = os.path.join(parent, name)
+        with contextlib.suppress(OSError):  # a read-only or missing parent: the next one
+            os.mkdir(path, 0o700)
+            roots.append(path)
+    if not roots:
+        raise NoSpace(
+            errno.ENOSPC,
+            f"cannot make a folder in {' or '.join(_parents())}: set TMPDIR to one you can write",
+        )
+    return roots
+
+
+def _remove_roots(pid: int, roots: list[str]) -> None:
+    if os.getpid() == pid:
+        for root in roots:
+            shutil.rmtree(root, ignore_errors=True)
+
+
+def _parents() -> list[str]:
+    shared = [_SHARED_MEMORY] if os.path.isdir(_SHARED_MEMORY) else []
+    return [*shared, tempfile.gettempdir()]
+
+
+def sweep() -> list[str]:
+    """Remove the folders of this user's dead processes on this machine; returns their paths."""
+    removed = []
+    prefix = _owner_prefix()
+    for parent in _parents():
+        with contextlib.suppress(OSError):
+            for name in os.listdir(parent):
+                path = os.path.join(parent, name)
+                if name.startswith(prefix) and _is_ours(path) and _owner_is_dead(name, prefix):
+                    shutil.rmtree(path, ignore_errors=True)
+                    removed.append(path)
+    return removed
+
+
+def _is_ours(path: str) -> bool:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+
+
+def _owner_is_dead(name: str, prefix: str) -> bool:
+    pid, _, rest = name[len(prefix) :].partition("-")
+    start, _, _ = rest.partition("-")
+    return pid.isdigit() and _start_time(int(pid)) != start
+
+
+def _owner_prefix() -> str:
+    """User, boot and process namespace: processes elsewhere cannot be judged from here."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:  # not Linux
+        import platform
+
+        boot, namespace = platform.node().replace("-", "_"), 0
+    return f"{_PREFIX}-{os.getuid()}-{boot}-{namespace}-"
+
+
+def _start_time(pid: int) -> str:
+    """When a process started, as text to compare; "" when there is no such process."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return "" if os.path.isdir("/proc/self") else _start_time_elsewhere(pid)
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else fields[19]
+
+
+def _start_time_elsewhere(pid: int) -> str:
+    import psutil
+
+    try:
+        return str(int(psutil.Process(pid).create_time()))
+    except psutil.NoSuchProcess:
+        return ""
