@@ -14,7 +14,7 @@ from fanfold.units import format_duration
 
 __all__ = ["demo_command", "points_inside"]
 
-POINTS_OF_A_TASK = 250_000
+POINTS_OF_A_TASK = 250_000  # few enough to stay in the cache, many enough to be work
 
 
 def points_inside(points: int) -> int:
@@ -25,8 +25,10 @@ def points_inside(points: int) -> int:
 
 
 @click.command("demo")
-@click.option("--points", metavar="N", callback=whole_number(1), default="200000000")
-@click.option("--seed", metavar="N", callback=whole_number(0), default="2013")
+@click.option(
+    "--points", metavar="N", callback=whole_number(1), default="200000000", help="[200 million]"
+)
+@click.option("--seed", metavar="N", callback=whole_number(0), default="2013", help="[2013]")
 def demo_command(points: int, seed: int) -> int:
     """Estimate pi by random points, on one worker and on all cores.
 

@@ -1,0 +1,381 @@
+"""The front door: map, starmap, imap, map_reduce, executor."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import ExitStack
+from typing import Any, Literal, NoReturn, TypeVar
+
+from fanfold.dispatch import Dispatch, Listener
+from fanfold.errors import UsageError
+from fanfold.executors import registry
+from fanfold.executors.base import Executor, worker_count
+from fanfold.folding import Fold, fold
+from fanfold.progress import listener as progress_listener
+from fanfold.seeds import new_entropy
+from fanfold.tasks import Call, Report, Style
+
+__all__ = ["executor", "imap", "imap_unordered", "map", "map_reduce", "reports", "starmap"]
+
+T = TypeVar("T")
+Errors = Literal["raise", "return"]
+_MISSING: Any = object()
+_builtin_map = map
+
+
+def map(  # noqa: A001 - ff.map is the promise of the public face
+    func: Callable[..., T],
+    /,
+    *iterables: Iterable[Any],
+    on: Any = "auto",
+    workers: int | None = None,
+    chunk: int | None = None,
+    retries: int = 0,
+    timeout: float | None = None,
+    errors: Errors = "raise",
+    seed: int | None = None,
+    progress: bool | None = None,
+) -> list[T]:
+    """``list(map(func, *iterables))``, on many workers: results in the order of the inputs.
+
+    Parameters:
+        func: any callable: lambdas, closures and functions of a notebook too.
+        iterables: the inputs; with several, ``func`` gets one of each, until the shortest ends.
+        on: the place: "auto", "serial", "threads", "processes", or an executor, ours or any other
+            `concurrent.futures.Executor`. "auto" is processes for more than one task.
+        workers: how many tasks run at once; by default `cores`.
+        chunk: how many tasks are sent together; found by itself, and almost never needed.
+        retries: how often a failed task is tried again.
+        timeout: seconds that one task may take; its worker is then killed and replaced.
+        errors: "raise" raises the first failure and stops the rest; "return" puts the exceptions
+            in the list, in place of the results.
+        seed: keys the random numbers of `rng`: the same for any place and number of workers.
+        progress: True or False; by default a bar in a terminal once the map lasts a while.
+
+    Raises the task's own exception, with its remote traceback as the cause and a note that names
+    the task; `TaskError` where the task did not end by itself; `UsageError` for wrong options.
+
+    >>> import fanfold as ff
+    >>> ff.map(lambda x: x ** 2, [1, 2, 3])
+    [1, 4, 9]
+    >>> ff.map(int, ["1", "two"], errors="return", on="threads")
+    [1, ValueError("invalid literal for int() with base 10: 'two'")]
+    """
+    inputs, style = _inputs(func, iterables)
+    return _collect(
+        _Map(func, inputs, style, on, workers, chunk, retries, timeout, errors, seed, progress)
+    )
+
+
+def starmap(
+    func: Callable[..., T],
+    argument_tuples: Iterable[Iterable[Any]],
+    /,
+    *,
+    on: Any = "auto",
+    workers: int | None = None,
+    chunk: int | None = None,
+    retries: int = 0,
+    timeout: float | None = None,
+    errors: Errors = "raise",
+    seed: int | None = None,
+    progress: bool | None = None,
+) -> list[T]:
+    """`map` of inputs that are tuples of arguments, as `itertools.starmap`.
+
+    >>> import fanfold as ff
+    >>> ff.starmap(pow, [(2, 5), (3, 2)], on="threads")
+    [32, 9]
+    """
+    _check_callable(func)
+    return _collect(
+        _Map(
+            func, argument_tuples, "star", on, workers, chunk, retries, timeout, errors, seed,
+            progress,
+        )
+    )  # fmt: skip
+
+
+def imap(
+    func: Callable[..., T],
+    /,
+    *iterables: Iterable[Any],
+    on: Any = "auto",
+    workers: int | None = None,
+    chunk: int | None = None,
+    retries: int = 0,
+    timeout: float | None = None,
+    errors: Errors = "raise",
+    seed: int | None = None,
+    progress: bool | None = None,
+) -> Iterator[T]:
+    """`map` as an iterator: results in order, as they come; the inputs may be endless.
+
+    Only a few tasks are drawn beyond the result that is asked for, so memory stays bounded.
+    Leaving the loop cancels the rest. A failure is raised in its place, after the results before
+    it. The options are those of `map`.
+
+    >>> import fanfold as ff
+    >>> from itertools import count
+    >>> for square in ff.imap(lambda x: x * x, count(), on="threads"):
+    ...     if square > 10:
+    ...         break
+    >>> square
+    16
+    """
+    inputs, style = _inputs(func, iterables)
+    return _values(
+        _Map(func, inputs, style, on, workers, chunk, retries, timeout, errors, seed, progress),
+        ordered=True,
+    )
+
+
+def imap_unordered(
+    func: Callable[..., T],
+    /,
+    *iterables: Iterable[Any],
+    on: Any = "auto",
+    workers: int | None = None,
+    chunk: int | None = None,
+    retries: int = 0,
+    timeout: float | None = None,
+    errors: Errors = "raise",
+    seed: int | None = None,
+    progress: bool | None = None,
+) -> Iterator[T]:
+    """`imap`, each result as soon as it is there.
+
+    >>> import fanfold as ff
+    >>> sorted(ff.imap_unordered(abs, [-3, -1, -2], on="threads"))
+    [1, 2, 3]
+    """
+    inputs, style = _inputs(func, iterables)
+    return _values(
+        _Map(func, inputs, style, on, workers, chunk, retries, timeout, errors, seed, progress),
+        ordered=False,
+    )
+
+
+def map_reduce(
+    func: Callable[..., Any],
+    iterable: Iterable[Any],
+    /,
+    reduce: Callable[[Any, Any], Any] = operator.add,
+    *,
+    initial: Any = _MISSING,
+    on: Any = "auto",
+    workers: int | None = None,
+    chunk: int | None = None,
+    retries: int = 0,
+    timeout: float | None = None,
+    seed: int | None = None,
+    progress: bool | None = None,
+) -> Any:
+    """The results of ``func`` folded into one by ``reduce``, mostly in the workers.
+
+    ``reduce`` must be associative: ``reduce(reduce(a, b), c) == reduce(a, reduce(b, c))``, as far
+    as its numbers are exact. It follows a fixed tree (`fanfold.folding`), so that even sums of
+    floats are bit-identical for any place and any number of workers. ``initial`` comes first, and
+    is the result when there are no inputs; without it that is a `TypeError`, as in
+    `functools.reduce`. The other options are those of `map`.
+
+    >>> import fanfold as ff
+    >>> ff.map_reduce(lambda x: x * x, range(10), on="threads")
+    285
+    >>> ff.map_reduce(str, range(5), lambda a, b: a + b, on="threads")
+    '01234'
+    """
+    _check_callable(func)
+    if not callable(reduce):
+        raise UsageError(f"reduce must be a function of two results, not {reduce!r}")
+    job = _Map(
+        func, iterable, "one", on, workers, chunk, retries, timeout, "raise", seed, progress,
+        reduce,
+    )  # fmt: skip
+    tree = Fold(reduce)
+    for report in job.reports(raises=True):
+        tree.add(report.values if report.folded else fold(reduce, report.first, report.values))
+    if not tree:
+        if initial is _MISSING:
+            raise TypeError("map_reduce() of no inputs, and no initial= to return instead")
+        return initial
+    return tree.result() if initial is _MISSING else reduce(initial, tree.result())
+
+
+def executor(name: str, workers: int | None = None, **options: Any) -> Executor:
+    """An executor by name: "serial", "threads" or "processes"; a `concurrent.futures.Executor`.
+
+    ``workers`` is by default `cores`; other options are those of its class.
+
+    >>> import fanfold as ff
+    >>> with ff.executor("threads", workers=2) as pool:
+    ...     pool.submit(pow, 2, 3).result(), ff.map(abs, [-1, -2], on=pool)
+    (8, [1, 2])
+    """
+    if not isinstance(name, str):
+        raise UsageError(f'executor() takes a name such as "processes", not {name!r}')
+    return registry.make(_default_place(name, None, None), workers, **options)
+
+
+def reports(
+    func: Callable[..., Any],
+    inputs: Iterable[Any],
+    *,
+    style: Style = "one",
+    on: Any = "auto",
+    workers: int | None = None,
+    chunk: int | None = None,
+    retries: int = 0,
+    timeout: float | None = None,
+    errors: Errors = "return",
+    seed: int | None = None,
+    progress: bool | None = None,
+) -> Iterator[Report]:
+    """`map` for programs that want to know how each task ended: its reports as they arrive.
+
+    >>> [r.worker for r in reports(abs, [-1], on="serial")]
+    ['serial']
+    """
+    _check_callable(func)
+    job = _Map(func, inputs, style, on, workers, chunk, retries, timeout, errors, seed, progress)
+    return job.reports(raises=errors == "raise")
+
+
+class _Map:
+    """The checked options of a map, and the way to its reports."""
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        inputs: Iterable[Any],
+        style: Style,
+        on: Any,
+        workers: int | None,
+        chunk: int | None,
+        retries: int,
+        timeout: float | None,
+        errors: str,
+        seed: int | None,
+        progress: bool | None,
+        reduce: Callable[[Any, Any], Any] | None = None,
+    ) -> None:
+        _check_options(chunk, retries, timeout, errors, seed)
+        self._inputs = _iterable(inputs)
+        self._on = _default_place(on, inputs, workers)
+        self._workers = workers if workers is None else worker_count(workers, 1)
+        self._chunk = chunk
+        self._retries = retries
+        self.raises = errors == "raise"
+        self._call = Call(
+            func,
+            style,
+            entropy=new_entropy() if seed is None else seed,
+            timeout=timeout,
+            fold=reduce,
+            stable=isinstance(inputs, (list, tuple, range)),
+        )
+        self._listeners: list[Listener] = (
+            [] if progress is False else [progress_listener(progress)]
+        )
+        if isinstance(self._on, str):
+            registry.check(self._on)
+
+    def reports(
+        self, *, raises: bool, ordered: bool = False, bounded: bool = False
+    ) -> Iterator[Report]:
+        with ExitStack() as stack:
+            place, owned = registry.resolve(self._on, self._workers)
+            if owned:
+                stack.callback(place.shutdown, wait=True)
+            dispatch = Dispatch(
+                place,
+                self._call,
+                self._inputs,
+                chunk=self._chunk,
+                retries=self._retries,
+                raises=raises,
+                ordered=ordered,
+                bounded=bounded,
+                listeners=self._listeners,
+            )
+            yield from dispatch.reports()
+
+
+def _collect(job: _Map) -> list[Any]:
+    parts = {report.first: report.values for report in job.reports(raises=job.raises)}
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    return [value for first in sorted(parts) for value in parts[first]]
+
+
+def _values(job: _Map, *, ordered: bool) -> Iterator[Any]:
+    for report in job.reports(raises=False, ordered=ordered, bounded=True):
+        for index, value in enumerate(report.values, report.first):
+            if job.raises and index in report.failed:
+                raise value
+            yield value
+
+
+def _inputs(
+    func: Callable[..., Any], iterables: tuple[Iterable[Any], ...]
+) -> tuple[Iterable[Any], Style]:
+    _check_callable(func)
+    if not iterables:
+        _refuse("map() needs at least one iterable of inputs: ff.map(func, inputs)")
+    if len(iterables) == 1:
+        return iterables[0], "one"
+    together = zip(*(_iterable(inputs) for inputs in iterables), strict=False)
+    sized = all(isinstance(inputs, Sized) for inputs in iterables)
+    return (list(together) if sized else together), "star"
+
+
+def _iterable(inputs: Iterable[Any]) -> Iterable[Any]:
+    if isinstance(inputs, (list, tuple, range)):
+        return inputs
+    try:
+        iterator = iter(inputs)
+    except TypeError:
+        _refuse(f"the inputs must be iterable, as a list or a generator is, not {inputs!r}")
+    return list(iterator) if isinstance(inputs, Sized) else iterator
+
+
+def _default_place(on: Any, inputs: Any, workers: int | None) -> Any:
+    """What "auto" is for now: processes for more than one task, serial for one."""
+    if on != "auto":
+        return on
+    return "serial" if isinstance(inputs, Sized) and len(inputs) <= 1 else "processes"
+
+
+def _check_callable(func: object) -> None:
+    if not callable(func):
+        _refuse(f"the first argument must be the function to run, not {func!r}")
+
+
+def _check_options(
+    chunk: object, retries: object, timeout: object, errors: object, seed: object
+) -> None:
+    if chunk is not None and (not _is_whole(chunk) or chunk < 1):  # type: ignore[operator]
+        _refuse(f"chunk must be a whole number from 1, or None, not {chunk!r}")
+    if not _is_whole(retries) or retries < 0:  # type: ignore[operator]
+        _refuse(f"retries must be a whole number from 0, not {retries!r}")
+    if timeout is not None and not _is_positive(timeout):
+        _refuse(f"timeout must be a number of seconds above 0, or None, not {timeout!r}")
+    if errors not in ("raise", "return"):
+        _refuse(f'errors must be "raise" or "return", not {errors!r}')
+    if seed is not None and (not _is_whole(seed) or seed < 0):  # type: ignore[operator]
+        _refuse(f"seed must be a whole number from 0, or None, not {seed!r}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_positive(value: object) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value > 0  # type: ignore[operator,arg-type]
+
+
+def _refuse(message: str) -> NoReturn:
+    raise UsageError(message)

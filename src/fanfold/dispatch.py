@@ -1,0 +1,242 @@
+"""Drives any executor: draws the inputs, sizes the chunks, retries, keeps order and bounds.
+
+Nothing has to be tuned. The first chunks hold one task; then a chunk is as long as makes it worth
+its way, and never so long that the workers could not share what is left.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from time import monotonic, perf_counter
+from typing import Any
+
+from fanfold.executors.base import Executor, Stream
+from fanfold.sources import Source, source_of
+from fanfold.tasks import Call, Chunk, MapFinished, MapStarted, Report
+
+__all__ = ["Dispatch", "Event", "Listener"]
+
+Event = MapStarted | Report | MapFinished
+Listener = Callable[[Event], None]
+
+_TARGET = 0.02  # seconds of work in a chunk
+_WORTH = 0.0005  # seconds of work below which a chunk is not worth its way
+_GROWTH = 16  # how much larger than the largest so far a chunk may be
+_LONGEST = 1 << 18  # tasks in a chunk
+_AHEAD = 3  # chunks on their way, a worker
+_WINDOW = 4  # tasks beyond the consumer, a worker, at least
+_GRACE = 0.2  # seconds for earlier tasks to fail too, so that the same failure is raised each time
+_QUIET = 0.5  # seconds without a report until the listeners are told of that
+
+
+class Dispatch:
+    """One map on its way through an executor.
+
+    ``raises`` ends it at the first failure. ``ordered`` gives reports in the order of the inputs.
+    ``bounded`` limits how many tasks may be drawn beyond those the consumer has taken, so that
+    endless inputs and slow consumers need no more than that in memory, and draws inputs that come
+    one by one in a thread of their own, so that they do not hold up results.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        call: Call,
+        inputs: Iterable[Any],
+        *,
+        chunk: int | None = None,
+        retries: int = 0,
+        raises: bool = False,
+        ordered: bool = False,
+        bounded: bool = False,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        self._executor = executor
+        self._call = call
+        self._inputs = inputs
+        self._retries = retries
+        self._raises = raises
+        self._ordered = ordered
+        self._bounded = bounded
+        self._listeners = listeners
+        self._total = len(inputs) if isinstance(inputs, Sized) else None
+        self._sizes = _ChunkSizes(executor, chunk)
+        self._drawn = 0  # tasks sent so far
+        self._taken = 0  # tasks whose report the consumer has taken
+        self._travelling: dict[Chunk, int] = {}  # and how many of its tasks are not reported
+
+    def reports(self) -> Iterator[Report]:
+        """The reports: each task is in exactly one of them, after its last attempt."""
+        self._tell(MapStarted(self._total, self._executor.workers, self._executor.name))
+        interrupted = True
+        try:
+            with self._executor.open(self._call) as stream:
+                apart = self._bounded and not self._executor.inline
+                source = source_of(self._inputs, wake=stream.wake if apart else None)
+                try:
+                    reports = self._drive(stream, source)
+                    yield from self._in_order(reports) if self._ordered else self._counted(reports)
+                finally:
+                    source.close()
+            interrupted = False
+        finally:
+            self._tell(MapFinished(interrupted))
+
+    def _counted(self, reports: Iterator[Report]) -> Iterator[Report]:
+        for report in reports:
+            yield report
+            self._taken += len(report)
+
+    def _in_order(self, reports: Iterator[Report]) -> Iterator[Report]:
+        early: dict[int, Report] = {}
+        for report in reports:
+            early[report.first] = report
+            while self._taken in early:
+                following = early.pop(self._taken)
+                yield following
+                self._taken += len(following)
+
+    def _drive(self, stream: Stream, source: Source) -> Iterator[Report]:
+        while True:
+            self._send(stream, source)
+            if not self._travelling and source.ended:
+                break
+            report = stream.receive(_QUIET if self._listeners else None)
+            if report is None:
+                self._tell(Report(0, []))
+                continue
+            self._sizes.learn(report)
+            for final in self._settle(stream, report):
+                self._tell(final)
+                yield final
+        if source.error is not None:
+            raise source.error
+
+    def _send(self, stream: Stream, source: Source) -> None:
+        """Keep the workers busy, within the window."""
+        while len(self._travelling) < self._sizes.ahead and not source.ended:
+            size = self._sizes.next(None if self._total is None else self._total - self._drawn)
+            if self._bounded:
+                size = min(size, self._sizes.window - (self._drawn - self._taken))
+            began = perf_counter()
+            items = source.draw(size) if size > 0 else []
+            if not items:
+                return
+            self._dispatch(stream, Chunk(self._drawn, items))
+            self._drawn += len(items)
+            self._sizes.learn_sending(perf_counter() - began, len(items))
+
+    def _dispatch(self, stream: Stream, chunk: Chunk) -> None:
+        self._travelling[chunk] = len(chunk)
+        stream.send(chunk)
+
+    def _settle(self, stream: Stream, report: Report) -> Iterator[Report]:
+        """Send the failed again while they may be retried; what is left is final."""
+        chunk = self._arrived(report)
+        if not report.failed:
+            yield report
+            return
+        again = report.attempt <= self._retries
+        if again:
+            for index in report.failed:
+                item = chunk.items[index - chunk.first]
+                self._dispatch(stream, Chunk(index, [item], report.attempt + 1))
+        elif self._raises:
+            raise self._earliest_failure(stream, report)
+        yield from _without(report, report.failed) if again else [report]
+
+    def _arrived(self, report: Report) -> Chunk:
+        """Account for a report; the chunk that it is of."""
+        for chunk, left in self._travelling.items():
+            inside = chunk.first <= report.first < chunk.first + len(chunk)
+            if inside and chunk.attempt == report.attempt:
+                if left > len(report):
+                    self._travelling[chunk] = left - len(report)
+                else:
+                    del self._travelling[chunk]
+                return chunk
+        raise RuntimeError(f"a report for task {report.first}, which is not on its way")
+
+    def _earliest_failure(self, stream: Stream, report: Report) -> BaseException:
+        """The failure of the lowest index, as far as that can be known soon."""
+        index, error = _first_failure(report)
+        deadline = monotonic() + _GRACE
+        while any(chunk.first < index for chunk in self._travelling):
+            left = deadline - monotonic()
+            other = stream.receive(left) if left > 0 else None
+            if other is None:
+                break
+            self._arrived(other)
+            if other.failed and other.attempt > self._retries and min(other.failed) < index:
+                index, error = _first_failure(other)
+        return error
+
+    def _tell(self, event: Event) -> None:
+        for listener in self._listeners:
+            listener(event)
+
+
+class _ChunkSizes:
+    """How many tasks the next chunk holds, from how long tasks have taken."""
+
+    def __init__(self, executor: Executor, fixed: int | None) -> None:
+        self._workers = executor.workers
+        self._fixed = fixed
+        self._largest = 1
+        self._pace: float | None = None  # seconds a task, its sending included
+        self._sending = 0.0
+        self.ahead = 1 if executor.inline else _AHEAD * executor.workers
+
+    @property
+    def window(self) -> int:
+        """How many tasks may be beyond the consumer."""
+        return max(_WINDOW * self._workers, self.ahead * self._largest)
+
+    def next(self, left: int | None) -> int:
+        """The size of the next chunk when ``left`` tasks are left (None: unknown)."""
+        if self._fixed is not None:
+            return self._fixed
+        if self._pace is None:
+            return 1
+        pace = max(self._pace, self._sending, 1e-8)
+        size = min(_TARGET / pace, self._largest * _GROWTH, _LONGEST)
+        if left is not None:
+            fair = math.ceil(left / (2 * self._workers))
+            size = min(size, max(fair, _WORTH / pace))
+        return max(1, int(size))
+
+    def learn(self, report: Report) -> None:
+        pace = report.work_time / len(report)
+        self._pace = pace if self._pace is None else (self._pace + pace) / 2
+        self._largest = max(self._largest, len(report))
+
+    def learn_sending(self, seconds: float, tasks: int) -> None:
+        self._sending = (self._sending + seconds / tasks) / 2
+
+
+def _first_failure(report: Report) -> tuple[int, BaseException]:
+    index = min(report.failed)
+    error: BaseException = report.values[index - report.first]
+    return index, error
+
+
+def _without(report: Report, indices: Sequence[int]) -> Iterator[Report]:
+    """The parts of a report between the given tasks."""
+    first = report.first
+    borders = [*sorted(indices), first + len(report)]
+    begin = first
+    for border in borders:
+        if border > begin:
+            part = slice(begin - first, border - first)
+            times = report.seconds
+            share = (border - begin) / len(report)
+            yield Report(
+                first=begin,
+                values=report.values[part],
+                seconds=times * share if isinstance(times, float) else times[part],
+                attempt=report.attempt,
+                worker=report.worker,
+                peak_memory=report.peak_memory,
+            )
+        begin = border + 1

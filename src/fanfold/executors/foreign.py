@@ -1,0 +1,92 @@
+"""Any other `concurrent.futures.Executor`, given as ``on=``: chunks travel as its calls."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import queue
+from collections.abc import Callable
+from typing import Any
+
+from fanfold.errors import UsageError
+from fanfold.executors.base import Executor, Stream, report_of, worker_count
+from fanfold.executors.runner import Runner
+from fanfold.tasks import Call, Chunk, Report
+
+__all__ = ["ForeignExecutor"]
+
+
+class ForeignExecutor(Executor):
+    """Drives an executor that fanfold did not make, and leaves it open.
+
+    How many tasks it runs at once cannot be known from outside: ``workers`` says it, else twice
+    the usual number is kept busy.
+    """
+
+    name = "foreign"
+
+    def __init__(self, inner: concurrent.futures.Executor, workers: int | None = None) -> None:
+        self.workers = worker_count(workers, 2 * (os.cpu_count() or 1))
+        self._inner = inner
+
+    def submit(
+        self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> concurrent.futures.Future[Any]:
+        return self._inner.submit(fn, *args, **kwargs)
+
+    def open(self, call: Call) -> Stream:
+        if call.timeout is not None:
+            raise UsageError(
+                f"timeout= needs an executor of fanfold: a {type(self._inner).__name__} cannot "
+                "stop one task"
+            )
+        return _ForeignStream(self._inner, call)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Nothing: the executor belongs to whoever made it."""
+
+
+class _ForeignStream(Stream):
+    def __init__(self, inner: concurrent.futures.Executor, call: Call) -> None:
+        self._inner = inner
+        self._call = call
+        self._reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
+        self._futures: set[concurrent.futures.Future[Report]] = set()
+
+    def send(self, chunk: Chunk) -> None:
+        future = self._inner.submit(run_chunk, self._call, chunk)
+        self._futures.add(future)
+        future.add_done_callback(lambda done: self._done(done, chunk))
+
+    def _done(self, future: concurrent.futures.Future[Report], chunk: Chunk) -> None:
+        self._futures.discard(future)
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is None:
+            self._reports.put(future.result())
+            return
+        indices = tuple(range(chunk.first, chunk.first + len(chunk)))
+        values: list[Any] = [error] * len(chunk)
+        self._reports.put(Report(chunk.first, values, failed=indices, attempt=chunk.attempt))
+
+    def receive(self, timeout: float | None = None) -> Report | None:
+        try:
+            return self._reports.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    def wake(self) -> None:
+        self._reports.put(None)
+
+    def close(self) -> None:
+        for future in list(self._futures):
+            future.cancel()
+
+
+def run_chunk(call: Call, chunk: Chunk) -> Report:
+    """Run a chunk's tasks, wherever the foreign executor runs its calls."""
+    worker = f"pid {os.getpid()}"
+    runner = Runner(call, chunk.first, chunk.items, attempt=chunk.attempt, worker=worker)
+    runner.run()
+    return report_of(call, chunk.first, chunk.attempt, runner.take_all(), worker=worker)

@@ -1,0 +1,61 @@
+"""The executors by name; each is imported when it is first asked for."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import difflib
+from importlib import import_module
+from typing import Any
+
+from fanfold.errors import UsageError
+from fanfold.executors.base import Executor
+
+__all__ = ["EXECUTORS", "check", "make", "resolve"]
+
+EXECUTORS = {
+    "serial": "fanfold.executors.serial:SerialExecutor",
+    "threads": "fanfold.executors.threads:ThreadExecutor",
+    "processes": "fanfold.executors.processes:ProcessExecutor",
+}
+
+
+def check(name: str) -> None:
+    """Raises `UsageError` for a name that is not registered."""
+    if name not in EXECUTORS:
+        raise UsageError(f"there is no executor {name!r}{_suggestion(name)}")
+
+
+def make(name: str, workers: int | None = None, **options: Any) -> Executor:
+    """A new executor of the registered kind. Raises `UsageError` for an unknown name."""
+    check(name)
+    module, _, kind = EXECUTORS[name].partition(":")
+    executor: Executor = getattr(import_module(module), kind)(workers, **options)
+    return executor
+
+
+def resolve(on: object, workers: int | None) -> tuple[Executor, bool]:
+    """The executor that ``on=`` means, and whether it was made here and is ours to shut down.
+
+    Raises `UsageError` when ``on`` is neither a known name nor an executor.
+    """
+    if isinstance(on, str):
+        return make(on, workers), True
+    if isinstance(on, Executor):
+        return on, False
+    if isinstance(on, concurrent.futures.Executor):
+        from fanfold.executors.foreign import ForeignExecutor
+
+        return ForeignExecutor(on, workers), True
+    raise UsageError(
+        f"on= takes {_names()} or an executor, not {on!r}"
+        + (": give the class's instance" if isinstance(on, type) else "")
+    )
+
+
+def _names() -> str:
+    return ", ".join(f'"{name}"' for name in ("auto", *EXECUTORS))
+
+
+def _suggestion(name: str) -> str:
+    close = difflib.get_close_matches(name, ["auto", *EXECUTORS], n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {_names()}"

@@ -1,0 +1,130 @@
+"""Where dispatch draws the inputs from, a few at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Protocol
+
+__all__ = ["Source", "source_of"]
+
+
+class Source(Protocol):
+    """Inputs to draw. ``ended`` when there are no more; ``error`` is what drawing them raised."""
+
+    error: Exception | None
+
+    @property
+    def ended(self) -> bool: ...
+
+    def draw(self, count: int) -> list[Any]:
+        """Up to ``count`` inputs; fewer when no more are there now, or at all."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def source_of(inputs: Iterable[Any], *, wake: Callable[[], None] | None = None) -> Source:
+    """The source of ``inputs``. With ``wake`` they are drawn in a thread of their own, and ``wake``
+    is called when some have come after `Source.draw` gave fewer than it was asked for."""
+    if isinstance(inputs, (list, tuple, range)):
+        return _Sequence(inputs)
+    return _Drawn(iter(inputs)) if wake is None else _DrawnApart(iter(inputs), wake)
+
+
+class _Sequence:
+    """Inputs that are all there."""
+
+    error: Exception | None = None
+
+    def __init__(self, inputs: Sequence[Any]) -> None:
+        self._inputs = inputs
+        self._next = 0
+
+    @property
+    def ended(self) -> bool:
+        return self._next >= len(self._inputs)
+
+    def draw(self, count: int) -> list[Any]:
+        items = self._inputs[self._next : self._next + count]
+        self._next += len(items)
+        return items if isinstance(items, list) else list(items)
+
+    def close(self) -> None:
+        pass
+
+
+class _Drawn:
+    """Inputs drawn in the caller's thread."""
+
+    def __init__(self, inputs: Iterator[Any]) -> None:
+        self.error: Exception | None = None
+        self.ended = False
+        self._inputs = inputs
+
+    def draw(self, count: int) -> list[Any]:
+        items: list[Any] = []
+        try:
+            items.extend(islice(self._inputs, count))  # keeps what came before an exception
+        except Exception as error:  # noqa: BLE001 - raised in its place, after the inputs before it
+            self.error = error
+        self.ended = len(items) < count
+        return items
+
+    def close(self) -> None:
+        pass
+
+
+class _DrawnApart:
+    """Inputs drawn in a thread of their own, only as many as were asked for."""
+
+    def __init__(self, inputs: Iterator[Any], wake: Callable[[], None]) -> None:
+        self.error: Exception | None = None
+        self._inputs = inputs
+        self._wake = wake
+        self._changed = threading.Condition()
+        self._items: deque[Any] = deque()
+        self._wanted = 0
+        self._exhausted = False
+        self._closed = False
+        threading.Thread(target=self._main, name="fanfold-inputs", daemon=True).start()
+
+    @property
+    def ended(self) -> bool:
+        with self._changed:
+            return self._exhausted and not self._items
+
+    def draw(self, count: int) -> list[Any]:
+        with self._changed:
+            items = [self._items.popleft() for _ in range(min(count, len(self._items)))]
+            self._wanted = count - len(items)
+            self._changed.notify()
+            return items
+
+    def _main(self) -> None:
+        try:
+            while self._may_draw():
+                item = next(self._inputs)
+                with self._changed:
+                    self._items.append(item)
+                    self._wanted -= 1
+                self._wake()
+        except StopIteration:
+            pass
+        except Exception as error:  # noqa: BLE001 - raised in its place by the consumer
+            self.error = error
+        with self._changed:
+            self._exhausted = True
+        self._wake()
+
+    def _may_draw(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._wanted > 0 or self._closed)
+            return not self._closed
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
