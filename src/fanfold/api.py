@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from contextlib import ExitStack
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -232,7 +232,7 @@ def reports(
     errors: Errors = "return",
     seed: int | None = None,
     progress: bool | None = None,
-) -> Iterator[Report]:
+) -> Generator[Report, None, None]:
     """`map` for programs that want to know how each task ended: its reports as they arrive.
 
     >>> [r.worker for r in reports(abs, [-1], on="serial")]
@@ -276,15 +276,12 @@ class _Map:
             fold=reduce,
             stable=isinstance(inputs, (list, tuple, range)),
         )
-        self._listeners: list[Listener] = (
-            [] if progress is False else [progress_listener(progress)]
-        )
-        if isinstance(self._on, str):
-            registry.check(self._on)
+        self._listeners: list[Listener] = [] if progress is False else [progress_listener(progress)]
+        registry.check(self._on)
 
     def reports(
         self, *, raises: bool, ordered: bool = False, bounded: bool = False
-    ) -> Iterator[Report]:
+    ) -> Generator[Report, None, None]:
         with ExitStack() as stack:
             place, owned = registry.resolve(self._on, self._workers)
             if owned:
@@ -350,7 +347,7 @@ def _default_place(on: Any, inputs: Any, workers: int | None) -> Any:
 
 def _check_callable(func: object) -> None:
     if not callable(func):
-        _refuse(f"the first argument must be the function to run, not {func!r}")
+        _refuse(f"the first argument must be callable: the function to run, not {func!r}")
 
 
 def _check_options(
@@ -363,7 +360,7 @@ def _check_options(
     if timeout is not None and not _is_positive(timeout):
         _refuse(f"timeout must be a number of seconds above 0, or None, not {timeout!r}")
     if errors not in ("raise", "return"):
-        _refuse(f'errors must be "raise" or "return", not {errors!r}')
+        _refuse(f"errors must be 'raise' or 'return', not {errors!r}")
     if seed is not None and (not _is_whole(seed) or seed < 0):  # type: ignore[operator]
         _refuse(f"seed must be a whole number from 0, or None, not {seed!r}")
 

@@ -98,18 +98,18 @@ class Dispatch:
                 self._taken += len(following)
 
     def _drive(self, stream: Stream, source: Source) -> Iterator[Report]:
-        while True:
-            self._send(stream, source)
-            if not self._travelling and source.ended:
-                break
+        self._send(stream, source)
+        while self._travelling or not source.ended:
             report = stream.receive(_QUIET if self._listeners else None)
-            if report is None:
-                self._tell(Report(0, []))
-                continue
-            self._sizes.learn(report)
-            for final in self._settle(stream, report):
+            finals = [] if report is None else self._settle(stream, report)
+            self._send(stream, source)  # before the consumer takes its time with the results
+            for final in finals:
                 self._tell(final)
                 yield final
+            if report is None:
+                self._tell(Report(0, []))
+            elif self._bounded:
+                self._send(stream, source)
         if source.error is not None:
             raise source.error
 
@@ -131,20 +131,20 @@ class Dispatch:
         self._travelling[chunk] = len(chunk)
         stream.send(chunk)
 
-    def _settle(self, stream: Stream, report: Report) -> Iterator[Report]:
+    def _settle(self, stream: Stream, report: Report) -> list[Report]:
         """Send the failed again while they may be retried; what is left is final."""
+        self._sizes.learn(report)
         chunk = self._arrived(report)
         if not report.failed:
-            yield report
-            return
-        again = report.attempt <= self._retries
-        if again:
-            for index in report.failed:
-                item = chunk.items[index - chunk.first]
-                self._dispatch(stream, Chunk(index, [item], report.attempt + 1))
-        elif self._raises:
-            raise self._earliest_failure(stream, report)
-        yield from _without(report, report.failed) if again else [report]
+            return [report]
+        if report.attempt > self._retries:
+            if self._raises:
+                raise self._earliest_failure(stream, report)
+            return [report]
+        for index in report.failed:
+            item = chunk.items[index - chunk.first]
+            self._dispatch(stream, Chunk(index, [item], report.attempt + 1))
+        return list(_without(report, report.failed))
 
     def _arrived(self, report: Report) -> Chunk:
         """Account for a report; the chunk that it is of."""

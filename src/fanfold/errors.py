@@ -12,7 +12,7 @@ What your own function raises comes back as itself. The rest is here:
         ├── TaskTimeout (TimeoutError)   it ran longer than its ``timeout``
         ├── TaskStalled                  its worker was stopped (SIGSTOP) and did not come back
         ├── TaskLost                     its workers died again and again before it could start
-        ├── NotSerializable (TypeError)  its function, argument, result or exception cannot be sent
+        ├── NotSerializable (TypeError)  its input or result cannot be sent
         ├── LoadFailed                   its argument or result was sent but cannot be loaded
         └── RemoteError                  its exception cannot be rebuilt here; type and text are kept
 
@@ -142,7 +142,7 @@ class RemoteError(TaskError):
         self.original_type = original_type
 
 
-class RemoteTraceback(Exception):  # noqa: N818 - it is shown as a cause, never raised
+class RemoteTraceback(Exception):
     """The traceback of a worker, shown as the cause of the exception that came from there."""
 
     def __init__(self, text: str) -> None:

@@ -1,7 +1,7 @@
 """Reduction by a fixed binary tree, so that its result does not depend on who computed what.
 
 Node ``(level, k)`` of the tree stands for the tasks ``k * 2**level`` up to, not including,
-``(k + 1) * 2**level``; it is ``reduce(node(level-1, 2k), node(level-1, 2k+1))``. Any run of consecutive
+``(k + 1) * 2**level``; it is ``reduce(node(level-1, 2k), node(level-1, 2k+1))``. Consecutive
 tasks is a few whole nodes, whoever has two neighbours may join them, and at the end the nodes that
 are left, at most one a level, are joined from the right. The order of the operations is thus a
 function of the number of tasks alone: the same bits for any place, workers and chunks.

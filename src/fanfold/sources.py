@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 __all__ = ["Source", "source_of"]
 
+_MOMENT = 0.002  # seconds that inputs which come quickly get to come together
+
 
 class Source(Protocol):
     """Inputs to draw. ``ended`` when there are no more; ``error`` is what drawing them raised."""
@@ -87,6 +89,7 @@ class _DrawnApart:
         self._changed = threading.Condition()
         self._items: deque[Any] = deque()
         self._wanted = 0
+        self._hungry = False
         self._exhausted = False
         self._closed = False
         threading.Thread(target=self._main, name="fanfold-inputs", daemon=True).start()
@@ -98,9 +101,11 @@ class _DrawnApart:
 
     def draw(self, count: int) -> list[Any]:
         with self._changed:
+            self._wanted = count - len(self._items)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._wanted <= 0 or self._exhausted, _MOMENT)
             items = [self._items.popleft() for _ in range(min(count, len(self._items)))]
-            self._wanted = count - len(items)
-            self._changed.notify()
+            self._hungry = len(items) < count
             return items
 
     def _main(self) -> None:
@@ -110,14 +115,23 @@ class _DrawnApart:
                 with self._changed:
                     self._items.append(item)
                     self._wanted -= 1
-                self._wake()
+                self._tell()
         except StopIteration:
             pass
         except Exception as error:  # noqa: BLE001 - raised in its place by the consumer
             self.error = error
         with self._changed:
             self._exhausted = True
-        self._wake()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Somebody waits in `draw`, or has gone to wait for something else."""
+        with self._changed:
+            if self._wanted <= 0 or self._exhausted:
+                self._changed.notify_all()
+            hungry, self._hungry = self._hungry, False
+        if hungry:
+            self._wake()
 
     def _may_draw(self) -> bool:
         with self._changed:
@@ -127,4 +141,4 @@ class _DrawnApart:
     def close(self) -> None:
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()

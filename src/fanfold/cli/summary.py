@@ -87,12 +87,15 @@ def summary_lines(
     if len(outcomes) < total:
         counts.append(f"{total - len(outcomes)} not finished")
     yield f"{'interrupted: ' if interrupted else ''}{_tasks(total)}: {', '.join(counts)}"
+    if not outcomes:
+        yield f"wall time {format_duration(wall_time)}"
+        return
     work_time = sum(outcome.seconds for outcome in outcomes)
     workers = len({outcome.worker for outcome in outcomes})
-    speed_up = f"{work_time / wall_time:.2f}" if wall_time > 0 else "unknown"
+    noun = "worker" if workers == 1 else "workers"
     yield (
         f"wall time {format_duration(wall_time)}, work time {format_duration(work_time)}, "
-        f"speed-up {speed_up} on {workers} {'worker' if workers == 1 else 'workers'}"
+        f"speed-up {work_time / wall_time:.2f} on {workers} {noun}"
     )
     slowest = heapq.nlargest(3, outcomes, key=lambda outcome: outcome.seconds)
     if len(outcomes) > 1:
@@ -102,7 +105,7 @@ def summary_lines(
             for outcome in slowest
         )
         yield f"slowest: {', '.join(shown)}"
-    peak = max((outcome.peak_memory for outcome in outcomes), default=0)
+    peak = max(outcome.peak_memory for outcome in outcomes)
     if peak:
         yield f"peak memory of a worker: {format_size(peak)}"
 

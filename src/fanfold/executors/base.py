@@ -109,7 +109,7 @@ class Executor(concurrent.futures.Executor, ABC):
     def open(self, call: Call) -> Stream:
         """Begin a call: its function is sent to the workers once, and its chunks run there."""
 
-    def map(  # type: ignore[override]
+    def map(
         self,
         fn: Callable[..., Any],
         /,

@@ -39,9 +39,7 @@ class Sentence(NamedTuple):
     error: TaskError | None
 
 
-def judge(
-    worker: WorkerHandle, shipment: Shipment, code: int | None, peak: int | None
-) -> Sentence:
+def judge(worker: WorkerHandle, shipment: Shipment, code: int | None, peak: int | None) -> Sentence:
     """Decide about a shipment that a dead worker had not answered whole."""
     identity, offset, count, _, phase = worker.doing()
     pending = range(shipment.stop - shipment.left, shipment.stop)

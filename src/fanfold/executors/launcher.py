@@ -35,6 +35,10 @@ from fanfold.transport.channel import Channel, ChannelClosed
 __all__ = ["WorkerSettings", "connect", "main"]
 
 _PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_BOOTSTRAP = (
+    "import sys; sys.path.append(sys.argv[2]); "
+    "from fanfold.executors.launcher import main; main(int(sys.argv[1]))"
+)
 _START_DESCRIPTORS = 4
 
 
@@ -63,8 +67,7 @@ class _Launcher:
                     sys.executable,
                     "-P",  # a signal.py in the current folder is not ours to import
                     "-c",
-                    "import sys; sys.path.append(sys.argv[2]); "
-                    "from fanfold.executors.launcher import main; main(int(sys.argv[1]))",
+                    _BOOTSTRAP,
                     str(theirs.fileno()),
                     _PACKAGE_ROOT,
                 ],

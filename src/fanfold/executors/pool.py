@@ -23,7 +23,7 @@ from fanfold.executors.delivery import call_safely, deliver, deliver_failure, un
 from fanfold.executors.handle import WorkerHandle
 from fanfold.executors.shipments import PooledCall, Shipment
 from fanfold.executors.starter import Starter
-from fanfold.transport.channel import ChannelClosed
+from fanfold.transport.channel import Channel, ChannelClosed
 from fanfold.transport.pickling import Packed
 
 __all__ = ["Pool"]
@@ -155,13 +155,13 @@ class Pool:
             self._start_one()
 
     def _start_one(self) -> None:
+        if self._thread is None:
+            self._watch_starter()
         number = next(self._numbers)
         worker = self._starter.start(number, self._tasks_per_worker)
         self._workers[number] = worker
         self._selector.register(worker.channel, selectors.EVENT_READ, worker)
         if self._thread is None:
-            if self._starter.connection is not None:
-                self._selector.register(self._starter.connection, selectors.EVENT_READ, None)
             self._thread = threading.Thread(target=self._main, name="fanfold-pool", daemon=True)
             self._thread.start()
 
@@ -257,34 +257,42 @@ class Pool:
     def _handle(self, key: selectors.SelectorKey, mask: int) -> None:
         worker = key.data
         if worker is None:
-            if key.fileobj is self._woken_end:
-                with contextlib.suppress(BlockingIOError):
-                    self._woken_end.recv(4096)
-            else:
-                self._handle_starter()
+            with contextlib.suppress(BlockingIOError):
+                self._woken_end.recv(4096)
+        elif isinstance(worker, Channel):
+            self._handle_starter(worker)
         elif worker.number in self._workers:
             if mask & selectors.EVENT_WRITE and worker.channel.flush():
                 self._selector.modify(worker.channel, selectors.EVENT_READ, worker)
             if mask & selectors.EVENT_READ:
                 self._read(worker)
 
-    def _handle_starter(self) -> None:
+    def _handle_starter(self, connection: Channel) -> None:
         for event in self._starter.events():
-            if event is None:  # the launcher is gone, and all workers with it
-                self._selector.unregister(self._starter.connection)
-                for worker in list(self._workers.values()):
-                    self._bury(worker, None, None)
-                self._starter.reconnect()
-                self._selector.register(self._starter.connection, selectors.EVENT_READ, None)
+            if event is None:
+                self._launcher_died(connection)
                 return
             kind, number, *details = event
-            worker_or_none = self._workers.get(number)
-            if worker_or_none is None:
+            worker = self._workers.get(number)
+            if worker is None:
                 continue
             if kind == "started":
-                worker_or_none.pid = details[0]
+                worker.pid = details[0]
             else:
-                self._bury(worker_or_none, *details)
+                self._bury(worker, *details)
+
+    def _launcher_died(self, connection: Channel) -> None:
+        """All workers of this pool died with it. Go on with a new one."""
+        self._selector.unregister(connection)
+        self._starter.close()
+        for worker in list(self._workers.values()):
+            self._bury(worker, None, None)
+        self._watch_starter()
+
+    def _watch_starter(self) -> None:
+        connection = self._starter.connect()
+        if connection is not None:
+            self._selector.register(connection, selectors.EVENT_READ, connection)
 
     def _read(self, worker: WorkerHandle) -> None:
         try:
@@ -296,8 +304,9 @@ class Pool:
             self._selector.unregister(worker.channel)
             worker.silent = True
             self._kill(worker)
-            if self._starter.connection is None:
-                self._bury(worker, *self._starter.reap(worker))
+            ended = self._starter.reap(worker)
+            if ended is not None:
+                self._bury(worker, *ended)
 
     def _answer(self, worker: WorkerHandle, entry: tuple[Any, ...]) -> None:
         kind = entry[0]

@@ -87,10 +87,7 @@ class ProcessExecutor(Executor):
         if os.getpid() != self._owner:
             raise PoolClosed("this executor belongs to the process that made it: make a new one")
         known = self._calls.get(id(fn))
-        if known is not None and known.packs(fn):
-            call = known.call
-        else:
-            call = self._new_call(fn)
+        call = known.call if known is not None and known.packs(fn) else self._new_call(fn)
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         items = [(args, kwargs)]
         self._pool.put(Shipment(call, 0, items, call.pack_items(items), future=future))

@@ -19,10 +19,14 @@ EXECUTORS = {
 }
 
 
-def check(name: str) -> None:
-    """Raises `UsageError` for a name that is not registered."""
-    if name not in EXECUTORS:
-        raise UsageError(f"there is no executor {name!r}{_suggestion(name)}")
+def check(on: object) -> None:
+    """Raises `UsageError` when ``on`` is neither a known name nor an executor."""
+    if isinstance(on, str):
+        if on not in EXECUTORS:
+            raise UsageError(f"on={on!r} is no place that fanfold knows{_suggestion(on)}")
+    elif not isinstance(on, concurrent.futures.Executor):
+        hint = ": make one, with brackets after the name" if isinstance(on, type) else ""
+        raise UsageError(f"on= takes {_names()} or an executor, not {on!r}{hint}")
 
 
 def make(name: str, workers: int | None = None, **options: Any) -> Executor:
@@ -34,28 +38,23 @@ def make(name: str, workers: int | None = None, **options: Any) -> Executor:
 
 
 def resolve(on: object, workers: int | None) -> tuple[Executor, bool]:
-    """The executor that ``on=`` means, and whether it was made here and is ours to shut down.
-
-    Raises `UsageError` when ``on`` is neither a known name nor an executor.
-    """
+    """The executor that ``on=`` means, and whether it was made here and is ours to shut down."""
+    check(on)
     if isinstance(on, str):
         return make(on, workers), True
     if isinstance(on, Executor):
         return on, False
-    if isinstance(on, concurrent.futures.Executor):
-        from fanfold.executors.foreign import ForeignExecutor
+    from fanfold.executors.foreign import ForeignExecutor
 
-        return ForeignExecutor(on, workers), True
-    raise UsageError(
-        f"on= takes {_names()} or an executor, not {on!r}"
-        + (": give the class's instance" if isinstance(on, type) else "")
-    )
+    assert isinstance(on, concurrent.futures.Executor)  # noqa: S101 - checked above
+    return ForeignExecutor(on, workers), True
 
 
 def _names() -> str:
-    return ", ".join(f'"{name}"' for name in ("auto", *EXECUTORS))
+    return ", ".join(repr(name) for name in ("auto", *EXECUTORS))
 
 
 def _suggestion(name: str) -> str:
     close = difflib.get_close_matches(name, ["auto", *EXECUTORS], n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {_names()}"
+    meant = f": did you mean {close[0]!r}?" if close else "."
+    return f"{meant} There are {_names()}"

@@ -95,8 +95,8 @@ class Shipment:
     """
 
     __slots__ = (
-        "attempt", "call", "cost", "deaths", "first", "future", "id", "items", "left", "parcel", "start",
-        "stop",
+        "attempt", "call", "cost", "deaths", "first", "future", "id", "items", "left", "parcel",
+        "start", "stop",
     )  # fmt: skip
 
     def __init__(

