@@ -140,6 +140,7 @@ def run(cases: list[Case], contenders: list[str], plan: Plan, into: Path | None)
         entrants = [entrant for entrant in case.entrants if entrant.contender in present]
         record["cases"][case.name] = run_case(case, entrants, plan)
         if into is not None:
+            into.parent.mkdir(exist_ok=True)
             into.write_text(json.dumps(record, indent=1) + "\n")
     return record
 

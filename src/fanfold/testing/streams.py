@@ -185,8 +185,9 @@ class StreamTests(ExecutorKit):
                 stream.send(Chunk(0, [(gate.wait,), (mark, tmp_path, "neighbour")]))
                 stream.send(Chunk(2, [(mark, tmp_path, number) for number in range(100)]))
                 gate.wait_for(1)
-            gate.open()
             assert executor.submit(square, 3).result(timeout=30) == 9
+            gate.open()
+            time.sleep(0.1)  # what goes on would go on now
         assert {path.name for path in tmp_path.iterdir()} == {"gate"}
 
     def test_close_without_work(self, streaming: Executor) -> None:
