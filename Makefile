@@ -14,8 +14,8 @@ help: ## this list
 demo: .venv/.demo ## real work on every core: a year of flights, and pi by points in a circle
 	@.venv/bin/python tools/flight_data.py demo-data
 	.venv/bin/fanfold run examples/flights.py:longest_delay demo-data/2013-*.csv
-	.venv/bin/python examples/pi.py --seed 1 --workers 1
-	.venv/bin/python examples/pi.py --seed 1
+	.venv/bin/python examples/pi.py --points 200000000 --tasks 20 --seed 1 --workers 1
+	.venv/bin/python examples/pi.py --points 200000000 --tasks 20 --seed 1
 	.venv/bin/python examples/speedup.py demo-data/2013-*.csv
 
 test: ## the test suite, on Python 3.11, 3.12 and 3.13 as far as they are found

@@ -45,7 +45,10 @@ def verdict(times: dict[int, list[float]], cores: int) -> str:
         return "This machine lends one core: more workers could not be faster."
     one, all_ = (statistics.median(times[workers]) for workers in (1, cores))
     if one / all_ < GAIN:
-        return f"No gain ({one / all_:.2f}): work of {one:.2f} s is too short for {cores} workers."
+        return (
+            f"No gain ({one / all_:.2f}): the work is too short ({one:.2f} s), "
+            "or the cores are busy with something else."
+        )
     return f"speed-up {one / all_:.2f} of at most {cores}; the results are the same"
 
 
@@ -53,4 +56,4 @@ if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit("usage: python examples/speedup.py FLIGHTS.csv...")
     compare("flights, the longest delay of each month", longest_delay, sys.argv[1:])
-    compare("pi, 40,000,000 points in the circle", throw, split(40_000_000, 16))
+    compare("pi, 200,000,000 points in the circle", throw, split(200_000_000, 20))

@@ -1,8 +1,11 @@
 """Progress: what a map tells while it runs. Time is moved by hand."""
 
+import contextlib
+import functools
 import io
 import os
 import pty
+import signal
 import subprocess
 import sys
 
@@ -101,7 +104,7 @@ def test_an_interrupted_bar_stops_cleanly(clock):
     clock.now += 1
     tell(ended(10))
     tell(MapFinished(interrupted=True))
-    assert "10/100 done in 1s (10/s), interrupted" in screen.getvalue().splitlines()[-2]
+    assert "10/100 done in 1s (10/s), stopped" in screen.getvalue().splitlines()[-2]
     assert screen.getvalue().endswith("\n\x1b[?25h")
 
 
@@ -239,38 +242,65 @@ print("rich" in sys.modules)
 """
 
 
-def run_with_terminal_for_errors(program):
-    """(standard output through a pipe, what a real terminal got as standard error)"""
+@contextlib.contextmanager
+def started(program):
+    """(a process whose standard error is a real terminal, a function that reads that terminal)"""
     ours, theirs = pty.openpty()
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            stdout=subprocess.PIPE,
-            stderr=theirs,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        os.close(theirs)
-        shown = b""
-        while True:
+    with open(ours, "rb", buffering=0) as screen, open(theirs, "wb", buffering=0) as terminal:
+        command = [sys.executable, "-c", program]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal) as process:
+            terminal.close()
             try:
-                shown += os.read(ours, 65536)
-            except OSError:  # Linux: the other end is closed and everything is read
-                return done.stdout, shown.decode()
-    finally:
-        os.close(ours)
+                yield process, functools.partial(read_until, screen)
+            finally:
+                process.kill()
+
+
+def read_until(screen, text):
+    """What the terminal shows until there is a text, or until its end."""
+    shown = ""
+    with contextlib.suppress(OSError):  # Linux: how the end of a terminal is told
+        while text is None or text not in shown:
+            shown += screen.read(65536).decode()
+    return shown
+
+
+def output_and_screen(program):
+    """What a program writes into a pipe as standard output, and a terminal as standard error."""
+    with started(program) as (process, read):
+        shown = read(None)
+        output = process.stdout.read().decode()
+    return output, shown
 
 
 def test_the_bar_leaves_standard_output_alone():
     """What a program prints into a pipe while the bar is drawn stays in the pipe."""
-    output, shown = run_with_terminal_for_errors(PRINTING.format(progress=True))
+    output, shown = output_and_screen(PRINTING.format(progress=True))
     assert output == "a result\nTrue\n"
     assert "2/2 done" in shown
 
 
 def test_rich_is_not_imported_for_short_work():
     """A map that shows nothing does not pay for the import of rich."""
-    output, shown = run_with_terminal_for_errors(PRINTING.format(progress=None))
+    output, shown = output_and_screen(PRINTING.format(progress=None))
     assert output == "a result\nFalse\n"
     assert shown == ""
+
+
+def test_few_long_tasks_show_that_they_run():
+    """The bar of a map appears although none of its tasks has ended."""
+    program = "import time, fanfold as ff; ff.map(time.sleep, [2.5, 2.5], on='threads', workers=2)"
+    _, shown = output_and_screen(program)
+    assert "0/2 done" in shown
+    assert "2/2 done" in shown
+
+
+def test_ctrl_c_stops_the_bar():
+    """An interrupted map gives the cursor back before the program ends."""
+    with started("import time, fanfold as ff; ff.map(time.sleep, [100, 100])") as (process, read):
+        read("0/2 done")
+        process.send_signal(signal.SIGINT)
+        shown = read(None)
+    bar, end = shown.split("\x1b[?25h")
+    assert ", stopped" in bar
+    assert "KeyboardInterrupt" in end

@@ -53,12 +53,11 @@ def split(folder: Path) -> None:
     with rows() as flights, ExitStack() as files:
         header = next(flights)
         month_at = header.index("month")
-        writers = {
-            month: csv.writer(files.enter_context(written_whole(folder / name)), lineterminator="\n")
-            for month, name in missing.items()
-        }
-        for writer in writers.values():
-            writer.writerow(header)
+        writers = {}
+        for month, name in missing.items():
+            file = files.enter_context(written_whole(folder / name))
+            writers[month] = csv.writer(file, lineterminator="\n")
+            writers[month].writerow(header)
         for flight in flights:
             if flight[month_at] in writers:
                 writers[flight[month_at]].writerow(flight)

@@ -95,7 +95,7 @@ class _State:
         if self.done and self.seconds > 0:
             text += f" ({_rate(self.done / self.seconds)})"
         if self.interrupted:
-            return text + ", interrupted"
+            return text + ", stopped"
         if self.done and self.total is not None and not self.finished:
             left = self.seconds / self.done * (self.total - self.done)
             text += f", about {_duration(left)} left"

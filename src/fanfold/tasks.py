@@ -52,6 +52,20 @@ class Call:
     stable: bool = False
 
 
+    def describe(self, index: int, item: Any) -> str:
+        """A task in words.
+
+        >>> Call(abs).describe(3, -7), Call(pow, "both").describe(0, ((2, 3), {"mod": 5}))
+        ('task 3, input -7', 'pow(2, 3, mod=5)')
+        """
+        if self.style != "both":
+            return f"task {index}, input {short_repr(item)}"
+        args, kwargs = item
+        shown = [short_repr(value) for value in args]
+        shown += [f"{key}={short_repr(value)}" for key, value in kwargs.items()]
+        return f"{getattr(self.func, '__name__', 'the call')}({', '.join(shown)})"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Chunk:
     """Consecutive tasks of one call: ``items[i]`` is the input of task ``first + i``."""

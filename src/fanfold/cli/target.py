@@ -121,7 +121,10 @@ def _similar_file(path: str) -> str:
         names = [entry for entry in os.listdir(folder or ".") if entry.endswith(".py")]
     except OSError:
         return ": check the folder"
-    close = [os.path.join(folder, match) for match in difflib.get_close_matches(name, names, n=2)]
+    close = [
+        os.path.join(folder, match)
+        for match in difflib.get_close_matches(name, names, n=2, cutoff=0.75)
+    ]
     return f": is it {' or '.join(close)}?" if close else ": check its name and folder"
 
 

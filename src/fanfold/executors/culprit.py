@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from fanfold.errors import TaskError, WorkerDied
 from fanfold.executors.shipments import Shipment
 from fanfold.executors.worker import IDLE, LOAD, RUN
-from fanfold.tasks import short_repr
 
 if TYPE_CHECKING:
     from fanfold.executors.handle import WorkerHandle
@@ -63,20 +62,9 @@ def _one_guilty(
     shipment: Shipment, pending: range, guilty: int, error: TaskError, worker: WorkerHandle
 ) -> Sentence:
     again = _parts(shipment, pending.start, guilty) + _parts(shipment, guilty + 1, pending.stop)
-    what = describe(shipment, guilty)
+    what = shipment.call.call.describe(shipment.first + guilty, shipment.items[guilty])
     error.add_note(f"fanfold: {what}, attempt {shipment.attempt}, {worker.name}")
     return Sentence(again, range(guilty, guilty + 1), error)
-
-
-def describe(shipment: Shipment, offset: int) -> str:
-    """The task in words: its index and its input."""
-    if shipment.future is not None:
-        args, kwargs = shipment.items[0]
-        shown = [short_repr(value) for value in args]
-        shown += [f"{key}={short_repr(value)}" for key, value in kwargs.items()]
-        name = getattr(shipment.call.call.func, "__name__", "the call")
-        return f"{name}({', '.join(shown)})"
-    return f"task {shipment.first + offset}, input {short_repr(shipment.items[offset])}"
 
 
 def _parts(shipment: Shipment, start: int, stop: int) -> list[Shipment]:

@@ -14,7 +14,7 @@ from fanfold.tasks import Report
 from fanfold.transport.pickling import Packed, unpack
 from fanfold.transport.segments import claim
 
-__all__ = ["call_safely", "deliver", "deliver_failure", "unpack_error"]
+__all__ = ["call_safely", "deliver", "deliver_failure", "finish_futures", "unpack_error"]
 
 _logger = logging.getLogger("fanfold")
 
@@ -25,6 +25,16 @@ def call_safely(callback: Callable[[], None]) -> None:
         callback()
     except BaseException:
         _logger.exception("a callback of a future raised")
+
+
+def finish_futures(finished: list[tuple[concurrent.futures.Future[Any] | None, Any]]) -> None:
+    """Give each future its result."""
+    for future, value in finished:
+        try:
+            if future is not None:
+                future.set_result(value)
+        except BaseException:
+            _logger.exception("a callback of a future raised")
 
 
 def unpack_error(packed: Packed) -> BaseException:
@@ -46,7 +56,7 @@ def _load_values(values: Any, first: int, failed: tuple[int, ...]) -> tuple[list
                 loaded.append(unpack_error(Packed(*packed)))
             else:
                 loaded.append(unpack(Packed(*packed), claim))
-        except Exception as error:  # noqa: BLE001 - a user's __setstate__ may raise anything
+        except BaseException as error:  # noqa: BLE001 - SystemExit too is only this task's end
             failure = LoadFailed(
                 f"the result was sent, but could not be loaded here: {type(error).__name__}: "
                 f"{error}"
@@ -69,14 +79,14 @@ def deliver(
     peak: int,
 ) -> None:
     loaded, bad = _load_values(values, offset, failed)
+    for index in bad:
+        _name_task(loaded[index - offset], shipment, index, worker)
     if shipment.future is not None:
         _finish_future(shipment.future, loaded[0], bool(bad))
         return
     report = shipment.call.report
     assert report is not None  # only a submit has none  # noqa: S101
     first = shipment.first
-    for index in bad:
-        _tell_index(loaded[index - offset], first + index)
     report(
         Report(
             first=first + offset,
@@ -94,13 +104,14 @@ def deliver(
 def deliver_failure(
     shipment: Shipment, offsets: range, error: BaseException, worker: WorkerHandle | None
 ) -> None:
+    if len(offsets) == 1:
+        _name_task(error, shipment, offsets.start, worker)
     if shipment.future is not None:
         _finish_future(shipment.future, error, True)
         return
     report = shipment.call.report
     assert report is not None  # only a submit has none  # noqa: S101
     first = shipment.first + offsets.start
-    _tell_index(error, first)
     report(
         Report(
             first=first,
@@ -113,9 +124,19 @@ def deliver_failure(
     )
 
 
-def _tell_index(error: BaseException, index: int) -> None:
-    if isinstance(error, TaskError) and error.index is None:
+def _name_task(
+    error: BaseException, shipment: Shipment, offset: int, worker: WorkerHandle | None
+) -> None:
+    """Say which task an error is of, where it does not say so yet."""
+    if not isinstance(error, TaskError):
+        return
+    index = shipment.first + offset
+    if shipment.future is None and error.index is None:
         error.index = index
+    if not any(note.startswith("fanfold: ") for note in getattr(error, "__notes__", ())):
+        task = shipment.call.call.describe(index, shipment.items[offset])
+        where = f", {worker.name}" if worker is not None else ""
+        error.add_note(f"fanfold: {task}, attempt {shipment.attempt}{where}")
 
 
 def _finish_future(future: concurrent.futures.Future[Any], value: Any, failed: bool) -> None:

@@ -80,12 +80,18 @@ class WorkerHandle:
 
     def add(self, shipment: Shipment) -> None:
         self.outstanding[shipment.id] = shipment
-        shipment.cost = min(shipment.expected(), _UNKNOWN)
-        self.load += shipment.cost
+        expected = shipment.expected()
+        shipment.cost = cost = expected if expected < _UNKNOWN else _UNKNOWN
+        self.load += cost
 
-    def remove(self, shipment: Shipment) -> None:
-        del self.outstanding[shipment.id]
-        self.load = max(0.0, self.load - shipment.cost) if self.outstanding else 0.0
+    def remove(self, identity: int) -> Shipment | None:
+        """A shipment has been answered whole; None when it is not known (any more)."""
+        shipment = self.outstanding.pop(identity, None)
+        if not self.outstanding:
+            self.load = 0.0
+        elif shipment is not None:
+            self.load -= shipment.cost
+        return shipment
 
     def post(self, operations: list[tuple[Any, ...]]) -> bool:
         """Send operations without waiting; False when some must wait for the channel."""

@@ -7,6 +7,7 @@ the queue while all are busy, so that small tasks travel in batches exactly when
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import selectors
 import socket
@@ -19,7 +20,13 @@ from typing import Any
 
 from fanfold.errors import PoolClosed, StartupFailed, TaskStalled, TaskTimeout
 from fanfold.executors.culprit import Verdict, judge
-from fanfold.executors.delivery import call_safely, deliver, deliver_failure, unpack_error
+from fanfold.executors.delivery import (
+    call_safely,
+    deliver,
+    deliver_failure,
+    finish_futures,
+    unpack_error,
+)
 from fanfold.executors.handle import WorkerHandle
 from fanfold.executors.shipments import PooledCall, Shipment
 from fanfold.executors.starter import Starter
@@ -49,6 +56,9 @@ class Pool:
         self._numbers = count()
         self._start_failures = 0
         self._shutting_down = False
+        self._saturated = False  # no worker has room, until one of them answers or ends
+        # What to do once the lock is free: futures to finish, then everything else.
+        self._finished: list[tuple[concurrent.futures.Future[Any] | None, Any]] = []
         self._reports: list[Callable[[], None]] = []
         self._next_look = 0.0
         self._timed: set[PooledCall] = set()
@@ -69,7 +79,8 @@ class Pool:
             if self._shutting_down:
                 raise PoolClosed("cannot schedule new futures after shutdown")
             self._queue.append(shipment)
-            self._assign()
+            if not self._saturated:
+                self._assign()
 
     def begin(self, call: PooledCall) -> None:
         if call.call.timeout is not None:
@@ -84,7 +95,7 @@ class Pool:
             self._timed.discard(call)
             for shipment in [one for one in self._queue if one.call is call]:
                 self._queue.remove(shipment)
-                shipment.parcel.let_go()
+                shipment.let_go()
             for worker in self._workers.values():
                 if any(one.call is call for one in worker.outstanding.values()):
                     self._kill(worker)
@@ -99,7 +110,7 @@ class Pool:
                 future = shipment.future
                 if future is not None and future.cancel():
                     future.set_running_or_notify_cancel()
-                shipment.parcel.let_go()
+                shipment.let_go()
             self._queue.clear()
 
     def shut_down(self) -> None:
@@ -146,6 +157,7 @@ class Pool:
         if best is not None and not best.outstanding:
             return best
         self._start_workers()
+        self._saturated = best is None and len(self._workers) >= self.size
         return best
 
     def _start_workers(self) -> None:
@@ -166,32 +178,33 @@ class Pool:
             self._thread.start()
 
     def _take_batch(self, worker: WorkerHandle) -> list[Shipment]:
-        share = max(1, min(_BATCH_TASKS, len(self._queue) // (2 * self.size)))
+        queue = self._queue
+        share = max(1, min(_BATCH_TASKS, len(queue) // (2 * self.size)))
         batch: list[Shipment] = []
         seconds = 0.0
-        while self._queue and len(batch) < share:
-            shipment = self._queue[0]
+        while queue and len(batch) < share:
+            shipment = queue[0]
             seconds += shipment.expected()
             if batch and (seconds > _BATCH or shipment.deaths):
                 break
-            self._queue.popleft()
-            future = shipment.future
-            if future is None or future.running() or future.set_running_or_notify_cancel():
-                batch.append(self._fitting(worker, shipment))
+            queue.popleft()
+            if shipment.begin():
+                self._fit(worker, shipment)
+                batch.append(shipment)
                 if shipment.deaths or worker.is_full:
                     break
         return batch
 
-    def _fitting(self, worker: WorkerHandle, shipment: Shipment) -> Shipment:
-        """As much of the shipment as the worker may still do (max_tasks_per_child)."""
-        fits = worker.room(shipment.stop - shipment.start)
-        if fits < shipment.stop - shipment.start:
+    def _fit(self, worker: WorkerHandle, shipment: Shipment) -> None:
+        """Cut a shipment to what the worker may still do (max_tasks_per_child)."""
+        tasks = shipment.stop - shipment.start
+        fits = worker.room(tasks)
+        if fits < tasks:
             middle = shipment.start + fits
             self._queue.appendleft(shipment.part(middle, shipment.stop))
             shipment.stop = middle
             shipment.left = fits
         worker.given += fits
-        return shipment
 
     def _send(self, worker: WorkerHandle, batch: list[Shipment]) -> None:
         operations: list[tuple[Any, ...]] = []
@@ -242,9 +255,12 @@ class Pool:
             for key, mask in events:
                 self._handle(key, mask)
             self._look_after_workers()
+            self._saturated = False
             self._assign()
             going_on = not self._finish()
             reports, self._reports = self._reports, []
+            finished, self._finished = self._finished, []
+        finish_futures(finished)
         for report in reports:
             call_safely(report)
         return going_on or bool(self._reports)
@@ -310,7 +326,9 @@ class Pool:
 
     def _answer(self, worker: WorkerHandle, entry: tuple[Any, ...]) -> None:
         kind = entry[0]
-        if kind == "done":
+        if kind == "ones":
+            self._single_results(worker, *entry[1:])
+        elif kind == "done":
             self._results(worker, *entry[1:])
         elif kind == "back":
             self._given_back(worker, entry[1], entry[2])
@@ -323,6 +341,26 @@ class Pool:
         else:
             error = unpack_error(Packed(*entry[1]))
             self._break(f"the initializer of a worker raised {error!r}", error)
+
+    def _single_results(
+        self,
+        worker: WorkerHandle,
+        identities: tuple[int, ...],
+        values: tuple[Any, ...],
+        seconds: tuple[float, ...],
+    ) -> None:
+        """Results of `submit` that need no loading: most of those of small tasks."""
+        call = None
+        for identity, value, took in zip(identities, values, seconds, strict=True):
+            shipment = worker.remove(identity)
+            if shipment is None:
+                continue
+            if shipment.call is not call or took > _BATCH:
+                call = shipment.call
+                call.learn(took, 1)  # one of many tells enough of tiny tasks
+            self._finished.append((shipment.future, value))
+            if shipment.parcel is not None:
+                self._reports.append(shipment.let_go)
 
     def _results(
         self,
@@ -352,8 +390,8 @@ class Pool:
     def _answered(self, worker: WorkerHandle, shipment: Shipment, tasks: int) -> None:
         shipment.left -= tasks
         if shipment.left <= 0:
-            worker.remove(shipment)
-            self._reports.append(shipment.parcel.let_go)
+            worker.remove(shipment.id)
+            self._reports.append(shipment.let_go)
 
     def _given_back(self, worker: WorkerHandle, identity: int, stop: int) -> None:
         shipment = worker.outstanding.get(identity)
@@ -373,11 +411,11 @@ class Pool:
             return
         if shipment.stop - shipment.start > 1 and not whole:
             self._separate(shipment, died=False)
-            shipment.parcel.let_go()
+            shipment.let_go()
             return
         error = unpack_error(Packed(*packed))
         self._fail(shipment, range(shipment.start, shipment.stop), error, worker)
-        self._reports.append(shipment.parcel.let_go)
+        self._reports.append(shipment.let_go)
 
     def _separate(self, shipment: Shipment, *, died: bool) -> None:
         """Queue the tasks of a shipment one by one: one of them is guilty of something."""
@@ -420,14 +458,14 @@ class Pool:
         self, worker: WorkerHandle, shipment: Shipment, code: int | None, peak: int | None
     ) -> None:
         if shipment.call.closed:
-            shipment.parcel.let_go()
+            shipment.let_go()
             return
         sentence = judge(worker, shipment, code, peak)
         for part in reversed(sentence.again):
             self._queue.appendleft(part)
         if sentence.error is not None:
             self._fail(shipment, sentence.guilty, sentence.error, worker)
-        self._reports.append(shipment.parcel.let_go)
+        self._reports.append(shipment.let_go)
 
     def _break(self, message: str, cause: BaseException | None) -> None:
         self.broken = StartupFailed(message)
@@ -440,7 +478,7 @@ class Pool:
             self._kill(worker)
         for shipment in queued:
             self._fail(shipment, range(shipment.start, shipment.stop), self.broken, None)
-            self._reports.append(shipment.parcel.let_go)
+            self._reports.append(shipment.let_go)
 
     def _look_after_workers(self) -> None:
         """Stop tasks that exceed their timeout, and workers that were stopped and stay so."""

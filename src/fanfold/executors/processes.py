@@ -89,8 +89,8 @@ class ProcessExecutor(Executor):
         known = self._calls.get(id(fn))
         call = known.call if known is not None and known.packs(fn) else self._new_call(fn)
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        items = [(args, kwargs)]
-        self._pool.put(Shipment(call, 0, items, call.pack_items(items), future=future))
+        items = ((args, kwargs),)
+        self._pool.put(Shipment(call, 0, items, *call.pack_items(items), future=future))
         if call.packed.segments():
             ending = call
             future.add_done_callback(lambda _: self._pool.end(ending))
@@ -154,11 +154,13 @@ class _ProcessStream(Stream):
     def send(self, chunk: Chunk) -> None:
         call = self._call
         try:
-            parcel = call.pack_items(chunk.items)
+            packed, parcel = call.pack_items(chunk.items)
         except NotSerializable as error:
             self._refuse(chunk, error)
             return
-        self._pool.put(Shipment(call, chunk.first, chunk.items, parcel, attempt=chunk.attempt))
+        self._pool.put(
+            Shipment(call, chunk.first, chunk.items, packed, parcel, attempt=chunk.attempt)
+        )
 
     def _refuse(self, chunk: Chunk, error: NotSerializable) -> None:
         """Report the task that cannot be sent; send the others."""

@@ -9,19 +9,20 @@ fast as ``list(map(func, items))``; everything else is run, timed and guarded on
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from itertools import starmap
 from time import perf_counter
-from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 from fanfold.folding import fold
 from fanfold.seeds import task_stream
-from fanfold.tasks import Call, short_repr
+from fanfold.tasks import Call
 
-__all__ = ["Mark", "Results", "Runner", "fold_results"]
+__all__ = ["Mark", "Results", "Runner", "fold_results", "noted"]
 
+_HERE = os.path.dirname(__file__)
 _TINY = 5e-6  # seconds; tasks shorter than this on average are run in slices
 _SLICE = 1e-3  # seconds of work in a slice
 _SAMPLE = 8  # tasks timed one by one before the first slice
@@ -163,13 +164,8 @@ class Runner:
         if isinstance(error, self._escapes):
             raise error
         self._failed.append(offset)
-        note = (
-            f"fanfold: task {self.first + offset}, input {short_repr(self.items[offset])}, "
-            f"attempt {self.attempt}, {self._worker}"
-        )
-        if note not in getattr(error, "__notes__", ()):
-            error.add_note(note)
-        return error.with_traceback(_without_runner(error.__traceback__))
+        task = self.call.describe(self.first + offset, self.items[offset])
+        return noted(error, f"fanfold: {task}, attempt {self.attempt}, {self._worker}")
 
     def cut(self) -> int:
         """Let no further task begin; returns the offset from which tasks will not be run."""
@@ -234,8 +230,11 @@ def _results(call: Call, items: Iterable[Any]) -> Iterator[Any]:
     return map(_invoker(call), items)
 
 
-def _without_runner(traceback: TracebackType | None) -> TracebackType | None:
-    """A traceback that begins in the user's function."""
-    while traceback is not None and traceback.tb_frame.f_code.co_filename == __file__:
+def noted(error: BaseException, note: str) -> BaseException:
+    """A task's exception with a note that names the task; its traceback begins in user code."""
+    if note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(_HERE):
         traceback = traceback.tb_next
-    return traceback
+    return error.with_traceback(traceback)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
 from fanfold.tasks import Call, Report
-from fanfold.transport.pickling import Packed, pack, pack_function
+from fanfold.transport.pickling import Packed, pack, pack_function, pack_small
 from fanfold.transport.segments import SegmentFolder
 from fanfold.transport.sharing import SharedBuffers
 
 __all__ = ["Parcel", "PooledCall", "Shipment"]
 
 _numbers = count(1)
+_UNKNOWN = float("inf")
 
 
 class PooledCall:
@@ -43,9 +44,13 @@ class PooledCall:
         call = self.call
         return ("call", self.id, call.style, call.entropy, call.timeout, self.packed)
 
-    def pack_items(self, items: list[Any]) -> Parcel:
-        """Raises `NotSerializable`."""
-        return Parcel(pack(items, self._folder.put, self.shared.share), self.shared)
+    def pack_items(self, items: Sequence[Any]) -> tuple[bytes | Packed, Parcel | None]:
+        """The items packed, and their parcel where they have segments. Raises `NotSerializable`."""
+        stream = pack_small(items)
+        if stream is not None:
+            return stream, None
+        packed = pack(items, self._folder.put, self.shared.share)
+        return packed, Parcel(packed, self.shared) if packed.segments() else None
 
     def learn(self, seconds: float, tasks: int) -> None:
         pace = max(seconds / tasks, 1e-7)
@@ -61,27 +66,24 @@ class PooledCall:
 
 
 class Parcel:
-    """Packed items. Its segments are freed with the last shipment that carries it."""
-
-    __slots__ = ("_lock", "_shared", "_users", "packed")
+    """The segments of packed items; freed with the last shipment that carries them."""
 
     def __init__(self, packed: Packed, shared: SharedBuffers) -> None:
-        self.packed = packed
+        self._segments = packed.segments()
         self._shared = shared
         self._users = 0
-        self._lock = _parcel_lock
 
     def keep(self) -> None:
-        self._users += 1
+        with _parcel_lock:
+            self._users += 1
 
     def let_go(self) -> None:
-        if self.packed.buffers or not isinstance(self.packed.stream, bytes):
-            with self._lock:
-                self._users -= 1
-                last = self._users == 0
-            if last:
-                for segment in self.packed.segments():
-                    self._shared.done(segment)
+        with _parcel_lock:
+            self._users -= 1
+            last = self._users == 0
+        if last:
+            for segment in self._segments:
+                self._shared.done(segment)
 
 
 _parcel_lock = threading.Lock()
@@ -95,16 +97,17 @@ class Shipment:
     """
 
     __slots__ = (
-        "attempt", "call", "cost", "deaths", "first", "future", "id", "items", "left", "parcel",
-        "start", "stop",
+        "attempt", "call", "cost", "deaths", "first", "future", "id", "items", "left", "packed",
+        "parcel", "sent", "start", "stop",
     )  # fmt: skip
 
     def __init__(
         self,
         call: PooledCall,
         first: int,
-        items: list[Any],
-        parcel: Parcel,
+        items: Sequence[Any],
+        packed: bytes | Packed,
+        parcel: Parcel | None,
         *,
         attempt: int = 1,
         start: int = 0,
@@ -116,6 +119,7 @@ class Shipment:
         self.call = call
         self.first = first
         self.items = items
+        self.packed = packed
         self.parcel = parcel
         self.attempt = attempt
         self.start = start
@@ -124,14 +128,24 @@ class Shipment:
         self.deaths = deaths
         self.cost = 0.0
         self.future = future
-        parcel.keep()
+        self.sent = False
+        if parcel is not None:
+            parcel.keep()
+
+    def begin(self) -> bool:
+        """It is about to be sent; False when its future has been cancelled."""
+        if self.future is None or self.sent:
+            return True
+        self.sent = True
+        return self.future.set_running_or_notify_cancel()
 
     def part(self, start: int, stop: int, *, died: bool = False) -> Shipment:
         """A new shipment of the same parcel for some of the tasks."""
-        return Shipment(
+        part = Shipment(
             self.call,
             self.first,
             self.items,
+            self.packed,
             self.parcel,
             attempt=self.attempt,
             start=start,
@@ -139,9 +153,13 @@ class Shipment:
             deaths=self.deaths + died,
             future=self.future,
         )
+        part.sent = self.sent
+        return part
 
     def operation(self) -> tuple[Any, ...]:
         """The operation that has a worker run it."""
+        if self.future is not None:
+            return ("one", self.id, self.call.id, self.packed)
         return (
             "run",
             self.id,
@@ -150,10 +168,15 @@ class Shipment:
             self.attempt,
             self.start,
             self.stop,
-            self.parcel.packed,
+            self.packed,
         )
+
+    def let_go(self) -> None:
+        """It is answered, or will not be sent: free what it carried."""
+        if self.parcel is not None:
+            self.parcel.let_go()
 
     def expected(self) -> float:
         """Seconds it should take; infinite when nothing is known."""
         pace = self.call.pace
-        return float("inf") if pace is None else pace * (self.stop - self.start)
+        return _UNKNOWN if pace is None else pace * (self.stop - self.start)

@@ -6,12 +6,14 @@ Messages are pickled lists of tuples. From the driver:
     ("call", call id, style, entropy, timeout, packed (function, fold))
     ("forget", call id)
     ("run", shipment id, call id, first, attempt, start, stop, packed items)
+    ("one", shipment id, call id, packed items)              a single call, of `submit`
     ("exit",)
 
 and back:
 
     ("ready", process id) | ("broken", packed error)
     ("done", shipment id, folded, offset, values, failed, seconds, peak memory)
+    ("ones", shipment ids, values, seconds)                 single calls, all with plain values
     ("back", shipment id, stop)             tasks from ``stop`` on have not begun: give them away
     ("unloadable", shipment id, whole, packed error)
 
@@ -43,7 +45,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from fanfold.errors import LoadFailed, RemoteError
-from fanfold.executors.runner import Runner, fold_results
+from fanfold.executors.runner import Runner, fold_results, noted
 from fanfold.tasks import Call, Style
 from fanfold.transport.channel import Channel, ChannelClosed
 from fanfold.transport.pickling import Packed, pack, unpack
@@ -121,6 +123,8 @@ class _Worker:
         self._out: list[tuple[Any, ...]] = []
         self._flushed = 0.0
         self._runner: tuple[int, Runner] | None = None
+        self._single: tuple[int, float] | None = None
+        self._ones: list[tuple[int, Any, float]] = []  # results of single calls, all plain
         self._busy = False
         self._resting = False
         self._lock = threading.Lock()  # for _out and _backlog
@@ -164,13 +168,13 @@ class _Worker:
 
     def _interrupt(self, signum: int, frame: FrameType | None) -> None:
         """SIGINT is for the running task; between tasks there is nothing to interrupt."""
-        if self._runner is not None and self._runner[1].began:
+        if self._single or (self._runner is not None and self._runner[1].began):
             raise KeyboardInterrupt
 
     def _obey(self, operations: list[tuple[Any, ...]]) -> None:
         for operation in operations:
             match operation:
-                case ("run", *_):
+                case ("one", *_) | ("run", *_):
                     self._backlog.append(operation)
                 case ("call", identity, *rest):
                     self._calls[identity] = _PackedCall(*rest)
@@ -185,7 +189,10 @@ class _Worker:
                 if not self._backlog:
                     break
                 shipment = self._backlog.popleft()
-            self._run(*shipment[1:])
+            if shipment[0] == "one":
+                self._run_one(*shipment[1:])
+            else:
+                self._run(*shipment[1:])
             if perf_counter() - self._flushed > _FLUSH:
                 self._flush(SEND)
         self._flush(SEND)
@@ -199,7 +206,7 @@ class _Worker:
         attempt: int,
         start: int,
         stop: int,
-        packed: Packed,
+        packed: bytes | Packed,
     ) -> None:
         mark = self._mark
         mark.phase(LOAD, identity)
@@ -224,7 +231,37 @@ class _Worker:
             self._runner = None
             self._collect(identity, runner)
 
-    def _load(self, identity: int, call_id: int, packed: Packed) -> tuple[Call, list[Any]] | None:
+    def _run_one(self, identity: int, call_id: int, packed: bytes | Packed) -> None:
+        """As `_run` of one task without a place in a map, with less ado."""
+        mark = self._mark
+        mark.phase(LOAD, identity)
+        loaded = self._load(identity, call_id, packed)
+        if loaded is None:
+            return
+        call, items = loaded
+        args, kwargs = items[0]
+        began = perf_counter()
+        self._single = (identity, began)
+        mark.running(0, 1, began)
+        failed: tuple[int, ...] = ()
+        try:
+            value = call.func(*args, **kwargs)
+        except BaseException as error:  # noqa: BLE001 - SystemExit too is only this task's end
+            failed = (0,)
+            note = f"fanfold: {call.describe(0, items[0])}, {self._name}"
+            value = noted(error, note)
+        self._single = None
+        mark.phase(SEND, identity)
+        seconds = perf_counter() - began
+        if failed or type(value) not in _PLAIN:
+            with self._lock:
+                self._out.append(("done", identity, 0, 0, [value], failed, seconds))
+        else:
+            self._ones.append((identity, value, seconds))
+
+    def _load(
+        self, identity: int, call_id: int, packed: bytes | Packed
+    ) -> tuple[Call, list[Any]] | None:
         """The call and the items; None, with the failure reported, where they cannot be loaded."""
         whole = True
         try:
@@ -263,13 +300,16 @@ class _Worker:
     def _flush(self, phase: int | None = None) -> None:
         with self._lock:
             out, self._out = self._out, []
+            ones, self._ones = self._ones, []
         self._flushed = perf_counter()
-        if not out:
+        if ones:
+            out.append(("ones", *zip(*ones, strict=True)))
+        elif not out:
             return
         if sys.stdout is not None:
             sys.stdout.flush()
         if phase is not None:
-            self._mark.phase(phase, out[0][1])
+            self._mark.phase(phase, 0 if ones else out[0][1])
         peak = peak_memory()
         self._send([self._packed(entry, peak) for entry in out])
 
@@ -329,7 +369,8 @@ class _Worker:
             if hangup.poll(0):
                 _end_group()
             tick = _TICK
-            now = self._runner and (self._runner[0], self._runner[1].began)
+            runner = self._runner
+            now = self._single or (runner and (runner[0], runner[1].began))
             if self._busy:
                 idle = 0
                 if now == before:
@@ -371,7 +412,8 @@ class _Worker:
         with self._lock:
             while self._backlog:
                 shipment = self._backlog.pop()
-                self._out.append(("back", shipment[1], shipment[5]))
+                start = 0 if shipment[0] == "one" else shipment[5]
+                self._out.append(("back", shipment[1], start))
         self._flush()
 
 

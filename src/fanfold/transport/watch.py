@@ -13,6 +13,7 @@ from typing import Any
 
 __all__ = ["Watch", "watch"]
 
+_ABSENT = object()
 _IMMUTABLE = (int, float, complex, bool, str, bytes, type(None), ModuleType, type)
 
 
@@ -37,16 +38,20 @@ class Watch:
         self._attributes: list[tuple[FunctionType, CodeType, Any, Any]] = []
 
     def unchanged(self) -> bool:
-        return (
-            all(names.get(name) is value for names, name, value in self._globals)
-            and all(cell.cell_contents is value for cell, value in self._cells)
-            and all(
-                function.__code__ is code
-                and function.__defaults__ is defaults
-                and function.__kwdefaults__ is keywords
-                for function, code, defaults, keywords in self._attributes
-            )
-        )
+        for function, code, defaults, keywords in self._attributes:
+            if (
+                function.__code__ is not code
+                or function.__defaults__ is not defaults
+                or function.__kwdefaults__ is not keywords
+            ):
+                return False
+        for cell, value in self._cells:
+            if cell.cell_contents is not value:
+                return False
+        for names, name, value in self._globals:  # noqa: SIM110 - twice as fast as all()
+            if names.get(name, _ABSENT) is not value:
+                return False
+        return True
 
     def _add(self, function: FunctionType, seen: set[int]) -> bool:
         """Note all that ``function`` refers to; False when some of it could change unseen."""
@@ -67,8 +72,8 @@ class Watch:
             values.append(cell.cell_contents)
         names = function.__globals__
         for name in _names(function.__code__):
+            self._globals.append((names, name, names.get(name, _ABSENT)))
             if name in names:
-                self._globals.append((names, name, names[name]))
                 values.append(names[name])
         return all(self._holds_still(value, seen) for value in values)
 

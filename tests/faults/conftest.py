@@ -1,0 +1,196 @@
+"""Drivers in processes of their own, for faults that hang, kill or starve the driver.
+
+What holds for every test here besides (nothing left behind, no hang) is in `tests/conftest.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fanfold.testing.functions import until
+
+#: True runs everything at its full size: 1 GiB where it says so, and the soak for minutes.
+WHOLE = os.environ.get("FANFOLD_FAULTS") == "whole"
+
+_MARKER = "FANFOLD_TEST_DRIVER"
+_PREAMBLE = """\
+import faulthandler
+faulthandler.dump_traceback_later({limit}, exit=True)
+import os, signal, sys, threading, time
+import fanfold as ff
+from fanfold.testing import faults
+
+def say(*words):
+    print(*words, flush=True)
+
+"""
+
+
+@dataclass
+class Driver:
+    """A Python process that runs a script of the test's; it knows every process that comes of it.
+
+    Its output goes to files: a pipe would stay open as long as any orphan holds it.
+    """
+
+    folder: Path
+    process: subprocess.Popen[bytes]
+    marker: str
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def out(self) -> str:
+        return (self.folder / "out").read_text()
+
+    @property
+    def err(self) -> str:
+        return (self.folder / "err").read_text()
+
+    def wait_for(self, line: str) -> None:
+        """Wait until it has said ``line``; fails when it ends without."""
+        until(
+            lambda: line in self.out.splitlines() or self.process.poll() is not None,
+            f"the driver to say {line!r}",
+        )
+        assert line in self.out.splitlines(), self.report()
+
+    def send(self, signum: int) -> None:
+        self.process.send_signal(signum)
+
+    def send_group(self, signum: int) -> None:
+        """As a terminal does: to the whole foreground process group."""
+        os.killpg(self.pid, signum)
+
+    def end(self, limit: float = 30.0) -> int:
+        """Wait for the end of it; its exit code. What it said is shown where it takes too long."""
+        try:
+            return self.process.wait(limit)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"the driver still runs after {limit:g} s\n{self.report()}")
+
+    def report(self) -> str:
+        return f"exit code {self.process.poll()}\n--- out\n{self.out}\n--- err\n{self.err}"
+
+    def family(self) -> list[psutil.Process]:
+        """Every living process that it started, orphans included, and itself."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(_MARKER) == self.marker:
+                    found.append(process)
+            except (psutil.Error, OSError):
+                continue
+        return found
+
+    def names(self) -> list[Path]:
+        """What it left in shared memory and in the temporary folder."""
+        folders = {Path("/dev/shm"), Path(tempfile.gettempdir())}
+        return [name for folder in folders for name in folder.glob(f"fanfold-*-{self.pid}-*-*")]
+
+    def nothing_is_left(self, seconds: float = 2.0) -> None:
+        """Wait for the last process and the last name to go; fails after ``seconds``."""
+        deadline = time.monotonic() + seconds
+        while (left := [*self.family(), *self.names()]) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not left, f"left after {seconds:g} s: {left}\n{self.report()}"
+
+    def kill_everything(self) -> None:
+        while family := self.family():
+            for process in family:
+                try:
+                    process.kill()
+                except psutil.NoSuchProcess:
+                    continue
+            time.sleep(0.01)
+        self.process.wait()
+
+
+Start = Callable[..., Driver]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start a driver: ``start(script, *arguments, prefix=(), limit=30, **how)``.
+
+    ``prefix`` goes before the interpreter in the command, ``how`` to `subprocess.Popen`. After
+    ``limit`` seconds the driver shows every stack and ends.
+    """
+    drivers: list[Driver] = []
+
+    def start(script: str, *arguments: object, limit: float = 30.0, **how: object) -> Driver:
+        folder = tmp_path / f"driver-{len(drivers)}"
+        folder.mkdir()
+        path = folder / "script.py"
+        path.write_text(_PREAMBLE.format(limit=limit) + textwrap.dedent(script))
+        drivers.append(launch([sys.executable, str(path), *map(str, arguments)], folder, **how))
+        return drivers[-1]
+
+    yield start
+    for driver in drivers:
+        driver.kill_everything()
+
+
+def launch(
+    command: list[str],
+    folder: Path,
+    *,
+    prefix: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
+    **how: object,
+) -> Driver:
+    """Run any command as a driver, in a process group of its own."""
+    marker = uuid.uuid4().hex
+    with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
+        options = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err, "cwd": folder}
+        process = subprocess.Popen(
+            [*prefix, *command],
+            env={**os.environ, **(environment or {}), _MARKER: marker},
+            start_new_session=True,
+            **{**options, **how},
+        )
+    return Driver(folder, process, marker)
+
+
+@pytest.fixture
+def run(start: Start) -> Start:
+    """As ``start``, and wait for the end: it must be a good one, and leave nothing behind."""
+
+    def run(script: str, *arguments: object, code: int = 0, **how: object) -> Driver:
+        driver = start(script, *arguments, **how)
+        assert driver.end() == code, driver.report()
+        driver.nothing_is_left()
+        return driver
+
+    return run
+
+
+@pytest.fixture(params=["forkserver", "spawn", "fork"])
+def method(request: pytest.FixtureRequest) -> str:
+    """How workers are started: what happens to them afterwards is the same."""
+    name: str = request.param
+    return name
+
+
+def is_stopped(pid: int) -> bool:
+    return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+
+
+def resume(pid: int) -> None:
+    os.kill(pid, signal.SIGCONT)
