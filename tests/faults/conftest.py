@@ -6,7 +6,6 @@ What holds for every test here besides (nothing left behind, no hang) is in `tes
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -188,9 +187,29 @@ def method(request: pytest.FixtureRequest) -> str:
     return name
 
 
-def is_stopped(pid: int) -> bool:
-    return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+class Log:
+    """What tasks did, in the order they did it: a line each in a file that all of them append to.
+
+    Tasks get `path` and write to it as they like: ``with path.open("a") as out: print(..., file=out)``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.touch()
+
+    def lines(self) -> list[tuple[str, ...]]:
+        """Each whole line as words."""
+        text = self.path.read_text()
+        return [tuple(line.split()) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+    def numbers(self) -> list[int]:
+        """All of the words, each a whole number."""
+        return [int(word) for line in self.lines() for word in line]
+
+    def wait_for(self, count: int) -> None:
+        until(lambda: len(self.lines()) >= count, f"{count} lines in the log")
 
 
-def resume(pid: int) -> None:
-    os.kill(pid, signal.SIGCONT)
+@pytest.fixture
+def log(tmp_path: Path) -> Log:
+    return Log(tmp_path / "log")

@@ -43,19 +43,26 @@ def judge(worker: WorkerHandle, shipment: Shipment, code: int | None, peak: int 
     identity, offset, count, _, phase = worker.doing()
     pending = range(shipment.stop - shipment.left, shipment.stop)
     verdict = worker.verdict
-    if verdict is not None and verdict.shipment == shipment.id and verdict.offset in pending:
-        return _one_guilty(shipment, pending, verdict.offset, verdict.error, worker)
-    if identity != shipment.id or phase == IDLE or verdict is not None:
-        return Sentence([shipment.part(pending.start, pending.stop)], range(0), None)
-    suspects = range(offset, offset + count) if phase == RUN else pending
+    if verdict is not None:
+        if verdict.shipment == shipment.id and verdict.offset in pending:
+            return _one_guilty(shipment, pending, verdict.offset, verdict.error, worker)
+        return _innocent(shipment, pending)
+    known = identity in worker.outstanding
+    if phase == IDLE or (known and identity != shipment.id):
+        return _innocent(shipment, pending)
+    suspects = range(offset, offset + count) if known and phase == RUN else pending
     suspects = range(max(suspects.start, pending.start), min(suspects.stop, pending.stop))
-    if len(suspects) == 1 and (phase != LOAD or shipment.deaths):
+    if len(suspects) == 1 and (shipment.deaths or (known and phase != LOAD)):
         error = _death(worker, code, peak, _PHASES[phase])
         return _one_guilty(shipment, pending, suspects.start, error, worker)
     again = _parts(shipment, pending.start, suspects.start)
-    again += [shipment.part(one, one + 1, died=True) for one in suspects]
+    again += [shipment.alone(one, died=True) for one in suspects]
     again += _parts(shipment, max(suspects.stop, pending.start), pending.stop)
     return Sentence(again, range(0), None)
+
+
+def _innocent(shipment: Shipment, pending: range) -> Sentence:
+    return Sentence(_parts(shipment, pending.start, pending.stop), range(0), None)
 
 
 def _one_guilty(

@@ -12,6 +12,7 @@ from fanfold.executors.culprit import Verdict
 from fanfold.executors.shipments import Shipment
 from fanfold.executors.worker import MARK_SIZE, RUN, Mark
 from fanfold.transport.channel import Channel
+from fanfold.transport.segments import claim
 
 __all__ = ["WorkerHandle", "new_mark"]
 
@@ -70,6 +71,11 @@ class WorkerHandle:
         return self.load < _AHEAD and len(self.outstanding) <= max(1, self.batch // 2)
 
     @property
+    def quarantined(self) -> bool:
+        """It has a task that may have ended a worker before: nothing else goes there meanwhile."""
+        return len(self.outstanding) == 1 and any(one.deaths for one in self.outstanding.values())
+
+    @property
     def is_full(self) -> bool:
         """It has been given all the tasks that it may do (max_tasks_per_child)."""
         return self._limit is not None and self.given >= self._limit
@@ -99,8 +105,12 @@ class WorkerHandle:
 
     def receive(self) -> list[tuple[Any, ...]]:
         """The answers that have arrived. Raises `ChannelClosed`."""
-        messages = self.channel.receive_available()
-        return [entry for message in messages for entry in pickle.loads(message)]
+        entries: list[tuple[Any, ...]] = []
+        for message in self.channel.receive_available():
+            entries += pickle.loads(message)
+            if entries and entries[-1][0] == "large":
+                entries += pickle.loads(claim(entries.pop()[1]))
+        return entries
 
     def doing(self) -> tuple[int, int, int, float, int]:
         """(shipment, offset, count, began, phase) as the worker marked it last."""

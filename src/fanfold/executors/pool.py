@@ -10,7 +10,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import selectors
-import socket
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from fanfold.executors.delivery import (
     unpack_error,
 )
 from fanfold.executors.handle import WorkerHandle
+from fanfold.executors.loop import Loop
 from fanfold.executors.shipments import PooledCall, Shipment
 from fanfold.executors.starter import Starter
 from fanfold.transport.channel import Channel, ChannelClosed
@@ -62,12 +62,7 @@ class Pool:
         self._reports: list[Callable[[], None]] = []
         self._next_look = 0.0
         self._timed: set[PooledCall] = set()
-        self._selector = selectors.DefaultSelector()
-        self._thread: threading.Thread | None = None
-        self._wake_end, self._woken_end = socket.socketpair()
-        self._selector.register(self._woken_end, selectors.EVENT_READ, None)
-        for end in (self._wake_end, self._woken_end):
-            end.setblocking(False)
+        self._loop = Loop(self._turn, self._pause, self._collapse, self._release)
 
     # Called from any thread
 
@@ -86,7 +81,7 @@ class Pool:
         if call.call.timeout is not None:
             with self._lock:
                 self._timed.add(call)
-            self._wake()
+            self._loop.wake()
 
     def end(self, call: PooledCall) -> None:
         """Drop what is queued of a call, and stop the workers that run it."""
@@ -117,9 +112,9 @@ class Pool:
         """Take no more work; the thread ends when all is done."""
         with self._lock:
             self._shutting_down = True
-            if self._thread is None:
-                self._release()
-        self._wake()
+            if not self._loop.started:
+                self._loop.close()
+        self._loop.wake()
 
     def kill(self) -> None:
         """End all workers now; what they ran fails as if they had died."""
@@ -127,11 +122,18 @@ class Pool:
             self._shutting_down = True
             for worker in self._workers.values():
                 self._kill(worker)
-        self._wake()
+        self._loop.wake()
 
     def join(self) -> None:
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+        self._loop.join()
+
+    def help(self, ready: Callable[[], bool], timeout: float | None = None) -> None:
+        """Do the pool's work in the calling thread until ``ready()``."""
+        if self._loop.started:
+            self._loop.help(ready, timeout)
+
+    def wake(self) -> None:
+        self._loop.wake()
 
     def process_ids(self) -> list[int]:
         with self._lock:
@@ -142,8 +144,8 @@ class Pool:
     def _assign(self) -> None:
         while self._queue:
             worker = self._next_free()
-            if worker is None:
-                return
+            if worker is None or (worker.outstanding and self._queue[0].deaths):
+                return  # a suspect travels alone, to a worker that has nothing else
             batch = self._take_batch(worker)
             if batch:
                 self._send(worker, batch)
@@ -152,7 +154,7 @@ class Pool:
         """The worker that should get the next batch; starts one when all are busy."""
         best = None
         for worker in self._workers.values():
-            if worker.takes_work and worker.wants_more:
+            if worker.takes_work and worker.wants_more and not worker.quarantined:
                 best = worker if best is None or worker.load < best.load else best
         if best is not None and not best.outstanding:
             return best
@@ -167,15 +169,14 @@ class Pool:
             self._start_one()
 
     def _start_one(self) -> None:
-        if self._thread is None:
+        if not self._loop.started:
             self._watch_starter()
         number = next(self._numbers)
         worker = self._starter.start(number, self._tasks_per_worker)
         self._workers[number] = worker
-        self._selector.register(worker.channel, selectors.EVENT_READ, worker)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._main, name="fanfold-pool", daemon=True)
-            self._thread.start()
+        self._loop.watch(worker.channel, worker)
+        if not self._loop.started:
+            self._loop.start()
 
     def _take_batch(self, worker: WorkerHandle) -> list[Shipment]:
         queue = self._queue
@@ -223,65 +224,49 @@ class Pool:
 
     def _post(self, worker: WorkerHandle, operations: list[tuple[Any, ...]]) -> None:
         if not worker.post(operations):
-            self._selector.modify(
-                worker.channel, selectors.EVENT_READ | selectors.EVENT_WRITE, worker
-            )
-            self._wake()
+            self._loop.watch(worker.channel, worker, writable=True)
+            self._loop.wake()
 
     def _kill(self, worker: WorkerHandle) -> None:
         worker.leaving = True
         self._starter.kill(worker)
 
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):
-            self._wake_end.send(b"w")
+    # The turns of the loop
 
-    # The pool's thread
-
-    def _main(self) -> None:
-        try:
-            while self._turn():
-                pass
-        except BaseException as error:  # noqa: BLE001 - a mistake here must not leave waits behind
-            self._collapse(error)
-        finally:
-            with self._lock:
-                self._release()
-
-    def _turn(self) -> bool:
-        """Wait for something to happen and handle it; False when the pool is done."""
-        events = self._selector.select(self._pause())
+    def _turn(self, events: list[tuple[selectors.SelectorKey, int]]) -> bool:
+        """Handle what has happened; False when the pool is done."""
         with self._lock:
             for key, mask in events:
-                self._handle(key, mask)
+                self._handle(key.data, mask)
             self._look_after_workers()
             self._saturated = False
             self._assign()
             going_on = not self._finish()
-            reports, self._reports = self._reports, []
+        self._deliver()
+        return going_on
+
+    def _deliver(self) -> None:
+        """Tell the outside, with the lock free: callbacks may submit again."""
+        with self._lock:
             finished, self._finished = self._finished, []
+            reports, self._reports = self._reports, []
         finish_futures(finished)
         for report in reports:
             call_safely(report)
-        return going_on or bool(self._reports)
 
     def _pause(self) -> float:
         limits = [call.call.timeout for call in list(self._timed)]
         shortest = min((limit for limit in limits if limit is not None), default=_TICK)
         return max(0.005, min(_TICK, shortest / 4))
 
-    def _handle(self, key: selectors.SelectorKey, mask: int) -> None:
-        worker = key.data
-        if worker is None:
-            with contextlib.suppress(BlockingIOError):
-                self._woken_end.recv(4096)
-        elif isinstance(worker, Channel):
-            self._handle_starter(worker)
-        elif worker.number in self._workers:
-            if mask & selectors.EVENT_WRITE and worker.channel.flush():
-                self._selector.modify(worker.channel, selectors.EVENT_READ, worker)
+    def _handle(self, source: WorkerHandle | Channel, mask: int) -> None:
+        if isinstance(source, Channel):
+            self._handle_starter(source)
+        elif source.number in self._workers:
+            if mask & selectors.EVENT_WRITE and source.channel.flush():
+                self._loop.watch(source.channel, source)
             if mask & selectors.EVENT_READ:
-                self._read(worker)
+                self._read(source)
 
     def _handle_starter(self, connection: Channel) -> None:
         for event in self._starter.events():
@@ -299,7 +284,7 @@ class Pool:
 
     def _launcher_died(self, connection: Channel) -> None:
         """All workers of this pool died with it. Go on with a new one."""
-        self._selector.unregister(connection)
+        self._loop.forget(connection)
         self._starter.close()
         for worker in list(self._workers.values()):
             self._bury(worker, None, None)
@@ -308,7 +293,7 @@ class Pool:
     def _watch_starter(self) -> None:
         connection = self._starter.connect()
         if connection is not None:
-            self._selector.register(connection, selectors.EVENT_READ, connection)
+            self._loop.watch(connection, connection)
 
     def _read(self, worker: WorkerHandle) -> None:
         try:
@@ -317,7 +302,7 @@ class Pool:
         except ChannelClosed:
             # Dead, or it closed our channel: either way it is of no more use. The launcher tells
             # how it ended, and `_bury` does the rest.
-            self._selector.unregister(worker.channel)
+            self._loop.forget(worker.channel)
             worker.silent = True
             self._kill(worker)
             ended = self._starter.reap(worker)
@@ -410,17 +395,17 @@ class Pool:
         if shipment is None:
             return
         if shipment.stop - shipment.start > 1 and not whole:
-            self._separate(shipment, died=False)
+            self._separate(shipment)
             shipment.let_go()
             return
         error = unpack_error(Packed(*packed))
         self._fail(shipment, range(shipment.start, shipment.stop), error, worker)
         self._reports.append(shipment.let_go)
 
-    def _separate(self, shipment: Shipment, *, died: bool) -> None:
-        """Queue the tasks of a shipment one by one: one of them is guilty of something."""
+    def _separate(self, shipment: Shipment) -> None:
+        """Queue the tasks of a shipment one by one: one of them cannot be loaded."""
         for offset in reversed(range(shipment.start, shipment.stop)):
-            self._queue.appendleft(shipment.part(offset, offset + 1, died=died))
+            self._queue.appendleft(shipment.alone(offset))
 
     def _fail(
         self, shipment: Shipment, offsets: range, error: BaseException, worker: WorkerHandle | None
@@ -436,8 +421,7 @@ class Pool:
             with contextlib.suppress(ChannelClosed):
                 for entry in worker.receive():
                     self._answer(worker, entry)
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(worker.channel)
+            self._loop.forget(worker.channel)
         self._workers.pop(worker.number, None)
         if not worker.ready and not self._shutting_down:
             self._start_failures += 1
@@ -529,18 +513,15 @@ class Pool:
         return not self._queue and not self._workers
 
     def _collapse(self, error: BaseException) -> None:
-        """The pool's own thread failed: whoever waits gets to know."""
+        """The pool itself failed: whoever waits gets to know."""
         with self._lock:
             self._break(f"the pool failed: {error!r}; please report this", error)
-            reports, self._reports = self._reports, []
-        for report in reports:
-            call_safely(report)
+        self._deliver()
 
     def _release(self) -> None:
-        self._selector.close()
-        self._wake_end.close()
-        self._woken_end.close()
-        for worker in self._workers.values():
-            worker.close()
-        self._workers.clear()
-        self._starter.close()
+        with self._lock:
+            self._loop.close()
+            for worker in self._workers.values():
+                worker.close()
+            self._workers.clear()
+            self._starter.close()

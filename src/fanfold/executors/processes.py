@@ -9,6 +9,7 @@ import queue
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
+from time import monotonic
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple
 
@@ -88,7 +89,7 @@ class ProcessExecutor(Executor):
             raise PoolClosed("this executor belongs to the process that made it: make a new one")
         known = self._calls.get(id(fn))
         call = known.call if known is not None and known.packs(fn) else self._new_call(fn)
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        future = _Future(self._pool)
         items = ((args, kwargs),)
         self._pool.put(Shipment(call, 0, items, *call.pack_items(items), future=future))
         if call.packed.segments():
@@ -125,6 +126,31 @@ class ProcessExecutor(Executor):
     def process_ids(self) -> list[int]:
         """The process ids of the workers that live now."""
         return self._pool.process_ids()
+
+
+class _Future(concurrent.futures.Future[Any]):
+    """A future whose waiter helps the pool meanwhile."""
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__()
+        self._pool = pool
+
+    def result(self, timeout: float | None = None) -> Any:
+        return super().result(self._help(timeout))
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        return super().exception(self._help(timeout))
+
+    def _help(self, timeout: float | None) -> float | None:
+        """Help until it is done; the seconds that are left of ``timeout``."""
+        if self.done():
+            return timeout
+        if timeout is None:
+            self._pool.help(self.done)
+            return None
+        deadline = monotonic() + timeout
+        self._pool.help(self.done, timeout)
+        return max(0.0, deadline - monotonic())
 
 
 class _Remembered(NamedTuple):
@@ -174,13 +200,21 @@ class _ProcessStream(Stream):
         )
 
     def receive(self, timeout: float | None = None) -> Report | None:
+        reports = self._reports
+        if timeout is None:
+            self._pool.help(lambda: not reports.empty())
+        else:
+            deadline = monotonic() + timeout
+            self._pool.help(lambda: not reports.empty(), timeout)
+            timeout = max(0.0, deadline - monotonic())
         try:
-            return self._reports.get(timeout=timeout)
+            return reports.get(timeout=timeout)
         except queue.Empty:
             return None
 
     def wake(self) -> None:
         self._reports.put(None)
+        self._pool.wake()
 
     def close(self) -> None:
         self._pool.end(self._call)

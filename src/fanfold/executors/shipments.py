@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 from fanfold.tasks import Call, Report
-from fanfold.transport.pickling import Packed, pack, pack_function, pack_small
+from fanfold.transport.pickling import THRESHOLD, Packed, pack, pack_function, pack_small
 from fanfold.transport.segments import SegmentFolder
 from fanfold.transport.sharing import SharedBuffers
 
@@ -46,10 +46,11 @@ class PooledCall:
 
     def pack_items(self, items: Sequence[Any]) -> tuple[bytes | Packed, Parcel | None]:
         """The items packed, and their parcel where they have segments. Raises `NotSerializable`."""
-        stream = pack_small(items)
-        if stream is not None:
-            return stream, None
-        packed = pack(items, self._folder.put, self.shared.share)
+        packed = pack_small(items) or pack(items, self._folder.put, self.shared.share)
+        if isinstance(packed, bytes):
+            if len(packed) < THRESHOLD:
+                return packed, None
+            packed = Packed(self._folder.put(memoryview(packed)), ())
         return packed, Parcel(packed, self.shared) if packed.segments() else None
 
     def learn(self, seconds: float, tasks: int) -> None:
@@ -150,6 +151,23 @@ class Shipment:
             attempt=self.attempt,
             start=start,
             stop=stop,
+            deaths=self.deaths + died,
+            future=self.future,
+        )
+        part.sent = self.sent
+        return part
+
+    def alone(self, offset: int, *, died: bool = False) -> Shipment:
+        """A new shipment of one task, packed anew: its neighbours may be what cannot be loaded."""
+        items = [self.items[offset]]
+        packed, parcel = self.call.pack_items(items)
+        part = Shipment(
+            self.call,
+            self.first + offset,
+            items,
+            packed,
+            parcel,
+            attempt=self.attempt,
             deaths=self.deaths + died,
             future=self.future,
         )

@@ -16,6 +16,7 @@ and back:
     ("ones", shipment ids, values, seconds)                 single calls, all with plain values
     ("back", shipment id, stop)             tasks from ``stop`` on have not begun: give them away
     ("unloadable", shipment id, whole, packed error)
+    ("large", segment)                      a message that is there
 
 A second thread watches the main one. When a task runs long, it sends the finished results on and
 gives back what has not begun, so that nothing waits behind a stranger. When the driver is gone, it
@@ -48,7 +49,7 @@ from fanfold.errors import LoadFailed, RemoteError
 from fanfold.executors.runner import Runner, fold_results, noted
 from fanfold.tasks import Call, Style
 from fanfold.transport.channel import Channel, ChannelClosed
-from fanfold.transport.pickling import Packed, pack, unpack
+from fanfold.transport.pickling import THRESHOLD, Packed, pack, unpack
 from fanfold.transport.segments import Segment, SegmentFolder, attach
 
 __all__ = ["IDLE", "LOAD", "MARK_SIZE", "RUN", "SEND", "Mark", "Setup", "main"]
@@ -58,7 +59,9 @@ _LONG_TICK = 0.1
 _FLUSH = 0.001  # seconds that results of short tasks may gather before they are sent
 _REST = 20  # idle ticks before the watching thread sleeps
 
-_PLAIN = {int, float, bool, str, bytes, complex, type(None)}
+_PLAIN = {int, float, bool, complex, type(None)}
+_TEXT = {str, bytes}
+_PLAIN_OR_TEXT = _PLAIN | _TEXT
 
 IDLE, LOAD, RUN, SEND = range(4)
 MARK_SIZE = mmap.PAGESIZE
@@ -194,8 +197,8 @@ class _Worker:
             else:
                 self._run(*shipment[1:])
             if perf_counter() - self._flushed > _FLUSH:
-                self._flush(SEND)
-        self._flush(SEND)
+                self._flush(marked=True)
+        self._flush(marked=True)
         self._mark.phase(IDLE)
 
     def _run(
@@ -253,7 +256,7 @@ class _Worker:
         self._single = None
         mark.phase(SEND, identity)
         seconds = perf_counter() - began
-        if failed or type(value) not in _PLAIN:
+        if failed or not _all_plain([value]):
             with self._lock:
                 self._out.append(("done", identity, 0, 0, [value], failed, seconds))
         else:
@@ -297,7 +300,8 @@ class _Worker:
             values, folded = fold_results(runner.call, runner.first, results)
             self._out.append(("done", identity, folded, *results._replace(values=values)))
 
-    def _flush(self, phase: int | None = None) -> None:
+    def _flush(self, *, marked: bool = False) -> None:
+        """Send the results so far; ``marked`` says so in the mark, for the case of a death."""
         with self._lock:
             out, self._out = self._out, []
             ones, self._ones = self._ones, []
@@ -308,13 +312,21 @@ class _Worker:
             return
         if sys.stdout is not None:
             sys.stdout.flush()
-        if phase is not None:
-            self._mark.phase(phase, 0 if ones else out[0][1])
         peak = peak_memory()
-        self._send([self._packed(entry, peak) for entry in out])
+        entries = []
+        for entry in out:
+            if marked:
+                self._mark.phase(SEND, entry[1] if entry[0] == "done" else 0)
+            entries.append(self._packed(entry, peak))
+        if marked and len(out) > 1:
+            self._mark.phase(SEND)
+        self._send(entries)
 
     def _send(self, entries: list[tuple[Any, ...]]) -> None:
         message = pickle.dumps(entries, 5)
+        if len(message) >= THRESHOLD:
+            segment = self._folder.put(memoryview(message))
+            message = pickle.dumps([("large", segment)], 5)
         with self._sending:
             try:
                 self._channel.send(message)
@@ -325,7 +337,7 @@ class _Worker:
         if entry[0] != "done":
             return entry
         kind, identity, folded, offset, values, failed, seconds = entry
-        if failed or not _PLAIN.issuperset(map(type, values)):
+        if failed or not _all_plain(values):
             values = [
                 (1, *self._pack_error(value)) if offset + i in failed else self._pack_value(value)
                 for i, value in enumerate(values)
@@ -415,6 +427,15 @@ class _Worker:
                 start = 0 if shipment[0] == "one" else shipment[5]
                 self._out.append(("back", shipment[1], start))
         self._flush()
+
+
+def _all_plain(values: list[Any]) -> bool:
+    """May they travel in the message as they are? Nothing can go wrong with them."""
+    kinds = set(map(type, values))
+    return kinds <= _PLAIN or (
+        kinds <= _PLAIN_OR_TEXT
+        and all(len(value) < THRESHOLD for value in values if type(value) in _TEXT)
+    )
 
 
 def _text_of(error: BaseException) -> str:

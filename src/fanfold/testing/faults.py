@@ -162,8 +162,8 @@ class Fault:
     ``act`` is what the guilty task does; ``argument`` makes its input, where that is what is wrong
     with it. The task then fails with an ``error`` of this type, or it ends well (None). Where it
     kills its worker, ``exitcode`` says how (minus the signal, as in `subprocess`) and ``phase``
-    when (None: that differs from time to time). ``timeout`` is the limit that the map should set; ``patience`` the seconds after which a
-    call that has not returned counts as hanging.
+    when (None: that differs from time to time). ``timeout`` is the limit that the map should set;
+    ``patience`` the seconds after which a call that has not returned counts as hanging.
     """
 
     name: str

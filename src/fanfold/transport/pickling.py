@@ -59,7 +59,7 @@ def pack(
 
 
 def pack_small(value: object) -> bytes | None:
-    """The stream of a value that travels inside a message; None where `pack` is needed.
+    """The stream of a value without big buffers; None where `pack` is needed.
 
     The quick way for the many: it fails early at the first big buffer.
     """
@@ -67,7 +67,7 @@ def pack_small(value: object) -> bytes | None:
         stream = pickle.dumps(value, _PROTOCOL, buffer_callback=_refuse_big)
     except Exception:  # noqa: BLE001 - pack() finds out and tells
         return None
-    return None if len(stream) >= THRESHOLD or _mentions_local_module(stream) else stream
+    return None if _mentions_local_module(stream) else stream
 
 
 def _refuse_big(buffer: PickleBuffer) -> bool:
