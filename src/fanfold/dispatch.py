@@ -20,10 +20,10 @@ __all__ = ["Dispatch", "Event", "Listener"]
 Event = MapStarted | Report | MapFinished
 Listener = Callable[[Event], None]
 
-_TARGET = 0.02  # seconds of work in a chunk
+_TARGET = 0.01  # seconds of work in a chunk
 _WORTH = 0.0005  # seconds of work below which a chunk is not worth its way
 _GROWTH = 16  # how much larger than the largest so far a chunk may be
-_LONGEST = 1 << 18  # tasks in a chunk
+_LONGEST = 1 << 16  # tasks in a chunk
 _AHEAD = 3  # chunks on their way, a worker
 _WINDOW = 4  # tasks beyond the consumer, a worker, at least
 _GRACE = 0.2  # seconds for earlier tasks to fail too, so that the same failure is raised each time

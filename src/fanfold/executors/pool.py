@@ -69,10 +69,9 @@ class Pool:
     def put(self, shipment: Shipment) -> None:
         """Queue a shipment, and send it at once if a worker is free."""
         with self._lock:
-            if self.broken is not None:
-                raise self.broken
-            if self._shutting_down:
-                raise PoolClosed("cannot schedule new futures after shutdown")
+            if self.broken is not None or self._shutting_down:
+                shipment.let_go()
+                raise self.broken or PoolClosed("cannot schedule new futures after shutdown")
             self._queue.append(shipment)
             if not self._saturated:
                 self._assign()
