@@ -14,7 +14,7 @@ What your own function raises comes back as itself. The rest is here:
         ├── TaskLost                     its workers died again and again before it could start
         ├── NotSerializable (TypeError)  its input or result cannot be sent
         ├── LoadFailed                   its argument or result was sent but cannot be loaded
-        └── RemoteError                  its exception cannot be rebuilt here; type and text are kept
+        └── RemoteError                  its exception cannot be rebuilt here, only told
 
 >>> issubclass(TaskTimeout, TimeoutError)
 True

@@ -51,7 +51,6 @@ class Call:
     fold: Callable[[Any, Any], Any] | None = None
     stable: bool = False
 
-
     def describe(self, index: int, item: Any) -> str:
         """A task in words.
 

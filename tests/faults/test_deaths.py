@@ -222,12 +222,14 @@ def test_strangers_at_random_times(log):
     in that process, by name; all others have their results; nothing runs more often than it lost
     its worker."""
     chance = random.Random(2)
-    naps = [chance.uniform(0.002, 0.02) for _ in range(400)]
+    naps = [chance.uniform(0.002, 0.02) for _ in range(300)]
 
     def task(n, nap, path=log.path):
         with path.open("a") as out:
-            print(n, os.getpid(), file=out)
+            print(n, os.getpid(), 0, file=out)
         time.sleep(nap)
+        with path.open("a") as out:
+            print(n, os.getpid(), 1, file=out)
         return n * n
 
     killed = []
@@ -243,13 +245,15 @@ def test_strangers_at_random_times(log):
         n: n * n for n in range(len(naps)) if n not in errors
     }
     ran = [tuple(map(int, line)) for line in log.lines()]
-    last_of = {pid: n for n, pid in ran}
+    last_of = {pid: n for n, pid, _ in ran}
     for n, error in errors.items():
         assert type(error) is WorkerDied
         assert (error.index, error.exitcode) == (n, -9)
         assert error.pid in killed
-        assert last_of[error.pid] == n
-    times = Counter(n for n, _ in ran)
+        assert last_of.get(error.pid) == n or not any(line[:2] == (n, error.pid) for line in ran)
+    for n, pid, ended in ran:
+        assert ended or (n, pid, 1) in ran or errors[n].pid == pid
+    times = Counter(n for n, _, ended in ran if not ended)
     assert sum(times.values()) <= len(naps) + len(killed)
     assert len(killed) > 10
 

@@ -27,8 +27,8 @@ Events = list[tuple[selectors.SelectorKey, int]]
 class Loop:
     """Calls ``turn(events)`` whenever something has happened, at least every ``pause()`` seconds.
 
-    ``turn`` says whether to go on. ``failed`` gets an exception that it raised, which ends the loop;
-    ``ended`` is called once, at the end.
+    ``turn`` says whether to go on. ``failed`` gets an exception that it raised, which ends the
+    loop; ``ended`` is called once, at the end.
     """
 
     def __init__(

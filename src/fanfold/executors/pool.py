@@ -17,7 +17,7 @@ from itertools import count
 from time import monotonic, perf_counter
 from typing import Any
 
-from fanfold.errors import PoolClosed, StartupFailed, TaskStalled, TaskTimeout
+from fanfold.errors import PoolClosed, StartupFailed, TaskLost, TaskStalled, TaskTimeout
 from fanfold.executors.culprit import Verdict, judge
 from fanfold.executors.delivery import (
     call_safely,
@@ -39,6 +39,7 @@ _BATCH = 2e-3  # seconds of work in one message
 _BATCH_TASKS = 500
 _TICK = 0.5  # seconds between looks at workers that may be stuck
 _STALL = 2.0  # seconds a worker may stay stopped (SIGSTOP)
+_LOSSES = 20  # workers that die with a task that is not to blame, until it is given up
 _START_FAILURES = 3  # workers that die before they are ready, until the pool gives up
 
 
@@ -445,7 +446,12 @@ class Pool:
             return
         sentence = judge(worker, shipment, code, peak)
         for part in reversed(sentence.again):
-            self._queue.appendleft(part)
+            part.losses = shipment.losses + 1
+            if part.losses < _LOSSES:
+                self._queue.appendleft(part)
+            else:
+                lost = TaskLost(f"{_LOSSES} workers died with this task before it could run")
+                self._fail(part, range(part.start, part.stop), lost, worker)
         if sentence.error is not None:
             self._fail(shipment, sentence.guilty, sentence.error, worker)
         self._reports.append(shipment.let_go)

@@ -94,12 +94,13 @@ class Shipment:
     """The tasks ``start`` ... ``stop - 1`` of a chunk, on their way to one worker.
 
     ``left`` counts those not yet answered; ``deaths`` the workers that died of, perhaps, them;
+    ``losses`` the workers that died with them;
     ``cost`` is how long it was expected to take, in seconds, when it was sent.
     """
 
     __slots__ = (
-        "attempt", "call", "cost", "deaths", "first", "future", "id", "items", "left", "packed",
-        "parcel", "sent", "start", "stop",
+        "attempt", "call", "cost", "deaths", "first", "future", "id", "items", "left", "losses",
+        "packed", "parcel", "sent", "start", "stop",
     )  # fmt: skip
 
     def __init__(
@@ -127,6 +128,7 @@ class Shipment:
         self.stop = len(items) if stop is None else stop
         self.left = self.stop - start
         self.deaths = deaths
+        self.losses = 0
         self.cost = 0.0
         self.future = future
         self.sent = False

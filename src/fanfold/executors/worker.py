@@ -128,6 +128,8 @@ class _Worker:
         self._runner: tuple[int, Runner] | None = None
         self._single: tuple[int, float] | None = None
         self._ones: list[tuple[int, Any, float]] = []  # results of single calls, all plain
+        # Inputs live until their results are sent: one that crashes when it is freed costs nothing.
+        self._held: list[Any] = []
         self._busy = False
         self._resting = False
         self._lock = threading.Lock()  # for _out and _backlog
@@ -198,8 +200,11 @@ class _Worker:
                 self._run(*shipment[1:])
             if perf_counter() - self._flushed > _FLUSH:
                 self._flush(marked=True)
+                self._mark.phase(IDLE)
+                self._held.clear()
         self._flush(marked=True)
         self._mark.phase(IDLE)
+        self._held.clear()
 
     def _run(
         self,
@@ -217,6 +222,7 @@ class _Worker:
         if loaded is None:
             return
         call, items = loaded
+        self._held.append(items)
         runner = Runner(
             call,
             first,
@@ -242,6 +248,7 @@ class _Worker:
         if loaded is None:
             return
         call, items = loaded
+        self._held.append(items)
         args, kwargs = items[0]
         began = perf_counter()
         self._single = (identity, began)
