@@ -44,12 +44,15 @@ class Loop:
         self._ended = ended
         self._selector = selectors.DefaultSelector()
         self._thread: threading.Thread | None = None
-        self._running = threading.RLock()  # held by the thread that runs the loop
+        self._running = threading.Lock()  # held by the thread that runs the loop
+        self._choosing = threading.Lock()
+        self._runner: int | None = None  # that thread, during a turn
         self._over = False
-        self._helpers = 0
-        self._helped = 0.0  # when the last helper was seen
+        self._helping = False  # somebody runs the loop, or is about to
+        self._helped = 0.0  # when the last helper left
+        self._followed = False
         self._rest = threading.Semaphore(0)
-        self._deferral = _Deferral()
+        self._interrupts = _Interrupts()
         self._wake_end, self._woken_end = socket.socketpair()
         for end in (self._wake_end, self._woken_end):
             end.setblocking(False)
@@ -94,70 +97,89 @@ class Loop:
 
         Returns early when another helper is at it: wait as usual then.
         """
+        if self._runner == threading.get_ident():  # a callback waits: go round inside the round
+            self._go_round_until(ready, timeout)
+            return
+        with self._interrupts.deferred():
+            if self._enter():
+                try:
+                    self._go_round_until(ready, timeout)
+                finally:
+                    self._leave()
+
+    def _enter(self) -> bool:
+        """Become the one that runs the loop; False when another helper is."""
+        with self._choosing:
+            if self._helping:
+                self._followed = True
+                return False
+            self._helping = True
+        if not self._running.acquire(blocking=False):
+            self.wake()  # the loop's own thread, which waits for events
+            self._running.acquire()
+        return True
+
+    def _leave(self) -> None:
+        self._running.release()
+        with self._choosing:
+            self._helping = False
+            followed, self._followed = self._followed, False
+        self._helped = 0.0 if followed else monotonic()
+        if followed:  # somebody else waits for this loop, and does not run it
+            self._rest.release()
+
+    def _go_round_until(self, ready: Callable[[], bool], timeout: float | None) -> None:
         deadline = None if timeout is None else monotonic() + timeout
-        self._helpers += 1
-        try:
-            if not self._running.acquire(blocking=False):
-                if self._helpers > 1:
-                    return
-                self.wake()
-                self._running.acquire()
-            try:
-                with self._deferral.installed():
-                    while not (self._over or ready()):
-                        left = None if deadline is None else deadline - monotonic()
-                        if left is not None and left <= 0:
-                            break
-                        self._go_round(left)
-            finally:
-                self._running.release()
-        finally:
-            self._helpers -= 1
-            self._helped = monotonic()
-            if self._helpers:
-                self._rest.release()
+        while not (self._over or ready()):
+            left = None if deadline is None else deadline - monotonic()
+            if left is not None and left <= 0:
+                break
+            self._go_round(left)
 
     def _main(self) -> None:
         while not self._over:
-            if self._helpers or monotonic() - self._helped < _HANDOVER:
+            if self._helping or monotonic() - self._helped < _HANDOVER:
                 self._rest.acquire(timeout=_HANDOVER)
-                if self._helpers <= 1 and monotonic() - self._helped < _HANDOVER:
-                    continue
+                continue
             with self._running:
-                if not self._over:
+                if not (self._over or self._helping):
                     self._go_round(None)
         self._ended()
 
     def _go_round(self, limit: float | None) -> None:
         pause = self._pause()
-        events = self._selector.select(pause if limit is None else min(limit, pause))
-        with self._deferral.critical():
-            try:
-                self._drain_wakes()
-                if not self._turn([event for event in events if event[0].data is not None]):
-                    self._over = True
-            except BaseException as error:  # noqa: BLE001 - nobody may wait for a loop that ended
+        wait = pause if limit is None else min(limit, pause)
+        events = self._interrupts.select(self._selector, wait)
+        outer, self._runner = self._runner, threading.get_ident()
+        try:
+            self._drain_wakes()
+            if not self._turn([event for event in events if event[0].data is not None]):
                 self._over = True
-                self._failed(error)
+        except BaseException as error:  # noqa: BLE001 - nobody may wait for a loop that ended
+            self._over = True
+            self._failed(error)
+        finally:
+            self._runner = outer
 
     def _drain_wakes(self) -> None:
         with contextlib.suppress(BlockingIOError):
             self._woken_end.recv(4096)
 
 
-class _Deferral:
-    """Keeps Ctrl-C from striking in the middle of a turn, which would lose what it had read.
+class _Interrupts:
+    """Lets Ctrl-C strike a helper only while it waits, not in the middle of a turn.
 
-    The main thread gets KeyboardInterrupt between any two steps. While it helps, the interrupt is
-    noted instead if it comes during a turn, and raised after it.
+    The main thread gets KeyboardInterrupt between any two steps, and what a turn had just read
+    would be lost. While it helps, an interrupt that comes at another time is noted, and raised
+    before the next wait.
     """
 
     def __init__(self) -> None:
-        self._critical = False
-        self._pending = False
+        self._waiting = False
+        self._noted = False
 
     @contextlib.contextmanager
-    def installed(self) -> Iterator[None]:
+    def deferred(self) -> Iterator[None]:
         main = threading.current_thread() is threading.main_thread()
         if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
             yield
@@ -167,19 +189,22 @@ class _Deferral:
             yield
         finally:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._raise_noted()
 
-    @contextlib.contextmanager
-    def critical(self) -> Iterator[None]:
-        self._critical = True
+    def select(self, selector: selectors.BaseSelector, timeout: float) -> Events:
         try:
-            yield
+            self._waiting = True
+            self._raise_noted()
+            return selector.select(timeout)
         finally:
-            self._critical = False
-            if self._pending:
-                self._pending = False
-                raise KeyboardInterrupt
+            self._waiting = False
+
+    def _raise_noted(self) -> None:
+        if self._noted:
+            self._noted = False
+            raise KeyboardInterrupt
 
     def _interrupt(self, signum: int, frame: Any) -> None:
-        if not self._critical:
+        if self._waiting:
             raise KeyboardInterrupt
-        self._pending = True
+        self._noted = True
