@@ -127,15 +127,15 @@ class _Connection:
         """The requests that have arrived, their descriptors put aside in order."""
         return [pickle.loads(message) for message in self.channel.receive_available()]
 
-    def _read(self, size: int, flags: int) -> bytes:
-        room = array.array("i").itemsize * 64
-        data, ancillary, _, _ = self.socket.recvmsg(size, socket.CMSG_SPACE(room), flags)
+    def _read(self, buffer: bytearray, flags: int) -> int:
+        room = socket.CMSG_SPACE(array.array("i").itemsize * 64)
+        size, ancillary, _, _ = self.socket.recvmsg_into([buffer], room, flags)
         for level, kind, content in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 received = array.array("i")
                 received.frombytes(content[: len(content) - len(content) % received.itemsize])
                 self.descriptors.extend(received)
-        return data
+        return size
 
     def answer(self, *answer: object) -> None:
         self.channel.send(pickle.dumps(answer))

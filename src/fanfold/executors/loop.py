@@ -152,8 +152,7 @@ class Loop:
         events = self._interrupts.select(self._selector, wait)
         outer, self._runner = self._runner, threading.get_ident()
         try:
-            self._drain_wakes()
-            if not self._turn([event for event in events if event[0].data is not None]):
+            if not self._turn([event for event in events if not self._was_wake(event[0])]):
                 self._over = True
         except BaseException as error:  # noqa: BLE001 - nobody may wait for a loop that ended
             self._over = True
@@ -161,9 +160,12 @@ class Loop:
         finally:
             self._runner = outer
 
-    def _drain_wakes(self) -> None:
+    def _was_wake(self, key: selectors.SelectorKey) -> bool:
+        if key.data is not None:
+            return False
         with contextlib.suppress(BlockingIOError):
             self._woken_end.recv(4096)
+        return True
 
 
 class _Interrupts:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 __all__ = ["Channel", "ChannelClosed"]
 
 _HEADER = struct.Struct("<Q")
-_READ_SIZE = 1 << 18
+_READ_SIZE = 1 << 16
 
 
 class ChannelClosed(Exception):  # noqa: N818 - an event of the protocol, handled where it arises
@@ -28,7 +28,7 @@ class Channel:
     do not: what the socket does not take waits in an outbox until `flush`, so that a worker that
     stopped reading (SIGSTOP) never stops the driver.
 
-    ``read(size, flags)`` replaces ``recv`` for whoever must see more than the bytes.
+    ``read(buffer, flags)`` replaces ``recv_into`` for whoever must see more than the bytes.
 
     >>> left, right = socket.socketpair()
     >>> a, b = Channel(left), Channel(right)
@@ -41,10 +41,11 @@ class Channel:
     """
 
     def __init__(
-        self, sock: socket.socket, read: Callable[[int, int], bytes] | None = None
+        self, sock: socket.socket, read: Callable[[bytearray, int], int] | None = None
     ) -> None:
         self._socket = sock
-        self._recv = read or sock.recv
+        self._read_into = read or self._receive_into
+        self._buffer = bytearray(_READ_SIZE)  # made once: a fresh one costs more than the read
         self._inbox = bytearray()
         self._outbox = bytearray()
 
@@ -101,12 +102,15 @@ class Channel:
 
     def _read(self, flags: int) -> None:
         try:
-            data = self._recv(_READ_SIZE, flags)
+            size = self._read_into(self._buffer, flags)
         except ConnectionError:
-            data = b""
-        if not data:
+            size = 0
+        if not size:
             raise ChannelClosed
-        self._inbox += data
+        self._inbox += memoryview(self._buffer)[:size]
+
+    def _receive_into(self, buffer: bytearray, flags: int) -> int:
+        return self._socket.recv_into(buffer, 0, flags)
 
     def _next(self) -> bytes | None:
         if len(self._inbox) < _HEADER.size:
