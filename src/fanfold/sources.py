@@ -21,7 +21,7 @@ class Source(Protocol):
     @property
     def ended(self) -> bool: ...
 
-    def draw(self, count: int) -> list[Any]:
+    def draw(self, count: int) -> Sequence[Any]:
         """Up to ``count`` inputs; fewer when no more are there now, or at all."""
         ...
 
@@ -49,10 +49,10 @@ class _Sequence:
     def ended(self) -> bool:
         return self._next >= len(self._inputs)
 
-    def draw(self, count: int) -> list[Any]:
+    def draw(self, count: int) -> Sequence[Any]:
         items = self._inputs[self._next : self._next + count]
         self._next += len(items)
-        return items if isinstance(items, list) else list(items)
+        return items  # a part of a range stays one: it travels as three numbers
 
     def close(self) -> None:
         pass
@@ -66,7 +66,7 @@ class _Drawn:
         self.ended = False
         self._inputs = inputs
 
-    def draw(self, count: int) -> list[Any]:
+    def draw(self, count: int) -> Sequence[Any]:
         items: list[Any] = []
         try:
             items.extend(islice(self._inputs, count))  # keeps what came before an exception
@@ -99,7 +99,7 @@ class _DrawnApart:
         with self._changed:
             return self._exhausted and not self._items
 
-    def draw(self, count: int) -> list[Any]:
+    def draw(self, count: int) -> Sequence[Any]:
         with self._changed:
             self._wanted = count - len(self._items)
             self._changed.notify_all()

@@ -7,7 +7,7 @@ A `Report` says how some tasks of a chunk ended; every task is reported exactly 
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -70,7 +70,7 @@ class Chunk:
     """Consecutive tasks of one call: ``items[i]`` is the input of task ``first + i``."""
 
     first: int
-    items: list[Any]
+    items: Sequence[Any]
     attempt: int = 1
 
     def __len__(self) -> int:

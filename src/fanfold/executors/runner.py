@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import starmap
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
@@ -58,7 +58,7 @@ class Runner:
         self,
         call: Call,
         first: int,
-        items: list[Any],
+        items: Sequence[Any],
         *,
         attempt: int = 1,
         start: int = 0,
