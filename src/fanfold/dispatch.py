@@ -100,7 +100,11 @@ class Dispatch:
     def _drive(self, stream: Stream, source: Source) -> Iterator[Report]:
         self._send(stream, source)
         while self._travelling or not source.ended:
-            report = stream.receive(_QUIET if self._listeners else None)
+            try:
+                report = stream.receive(_QUIET if self._listeners else None)
+            except KeyboardInterrupt:
+                yield from self._what_has_come(stream)
+                raise
             finals = [] if report is None else self._settle(stream, report)
             self._send(stream, source)  # before the consumer takes its time with the results
             for final in finals:
@@ -112,6 +116,13 @@ class Dispatch:
                 self._send(stream, source)
         if source.error is not None:
             raise source.error
+
+    def _what_has_come(self, stream: Stream) -> Iterator[Report]:
+        """Results that are here already: an interrupt must not lose them."""
+        while not self._executor.inline and (report := stream.receive(0)) is not None:
+            self._arrived(report)
+            self._tell(report)
+            yield report
 
     def _send(self, stream: Stream, source: Source) -> None:
         """Keep the workers busy, within the window."""

@@ -155,6 +155,7 @@ class _Server:
         self._control = control
         self._connections: dict[int, _Connection] = {}
         self._closing: list[_Connection] = []
+        self._roots: set[str] = set()  # where the driver and its workers keep segments
         self._selector = selectors.DefaultSelector()
         self._child_ended, write_end = os.pipe()
         for end in (self._child_ended, write_end):
@@ -195,6 +196,7 @@ class _Server:
         for request in requests:
             if request[0] == "setup":
                 connection.settings = request[1]
+                self._roots.update(request[1].segment_roots)
             elif request[0] == "start":
                 self._start(connection, request[1])
             else:
@@ -239,15 +241,12 @@ class _Server:
 
     def _end(self) -> None:
         """The driver is gone: nothing of it may stay."""
-        roots: set[str] = set()
         for connection in self._connections.values():
             connection.kill_all()
-            if connection.settings is not None:
-                roots.update(connection.settings.segment_roots)
         with contextlib.suppress(ChildProcessError):
             while True:
                 os.wait()
-        for root in roots:
+        for root in self._roots:
             shutil.rmtree(root, ignore_errors=True)
 
 

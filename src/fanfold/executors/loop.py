@@ -177,7 +177,7 @@ class _Interrupts:
     """
 
     def __init__(self) -> None:
-        self._waiting = False
+        self._waiting: int | None = None  # the thread that waits for events
         self._noted = False
 
     @contextlib.contextmanager
@@ -195,11 +195,12 @@ class _Interrupts:
 
     def select(self, selector: selectors.BaseSelector, timeout: float) -> Events:
         try:
-            self._waiting = True
-            self._raise_noted()
+            self._waiting = threading.get_ident()
+            if self._waiting == threading.main_thread().ident:
+                self._raise_noted()
             return selector.select(timeout)
         finally:
-            self._waiting = False
+            self._waiting = None
 
     def _raise_noted(self) -> None:
         if self._noted:
@@ -207,6 +208,6 @@ class _Interrupts:
             raise KeyboardInterrupt
 
     def _interrupt(self, signum: int, frame: Any) -> None:
-        if self._waiting:
+        if self._waiting == threading.get_ident():
             raise KeyboardInterrupt
         self._noted = True

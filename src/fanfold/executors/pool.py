@@ -385,13 +385,13 @@ class Pool:
         rest = shipment.part(stop, shipment.stop)
         worker.given -= rest.left
         shipment.stop = stop
-        self._queue.appendleft(rest)
+        self._put_back(rest)
         self._answered(worker, shipment, rest.left)
 
     def _unloadable(
         self, worker: WorkerHandle, identity: int, whole: bool, packed: tuple[Any, ...]
     ) -> None:
-        shipment = worker.outstanding.pop(identity, None)
+        shipment = worker.remove(identity)
         if shipment is None:
             return
         if shipment.stop - shipment.start > 1 and not whole:
@@ -405,7 +405,14 @@ class Pool:
     def _separate(self, shipment: Shipment) -> None:
         """Queue the tasks of a shipment one by one: one of them cannot be loaded."""
         for offset in reversed(range(shipment.start, shipment.stop)):
-            self._queue.appendleft(shipment.alone(offset))
+            self._put_back(shipment.alone(offset))
+
+    def _put_back(self, shipment: Shipment) -> None:
+        """Queue it first, unless nobody waits for it any more."""
+        if shipment.call.closed:
+            shipment.let_go()
+        else:
+            self._queue.appendleft(shipment)
 
     def _fail(
         self, shipment: Shipment, offsets: range, error: BaseException, worker: WorkerHandle | None
@@ -448,7 +455,7 @@ class Pool:
         for part in reversed(sentence.again):
             part.losses = shipment.losses + 1
             if part.losses < _LOSSES:
-                self._queue.appendleft(part)
+                self._put_back(part)
             else:
                 lost = TaskLost(f"{_LOSSES} workers died with this task before it could run")
                 self._fail(part, range(part.start, part.stop), lost, worker)

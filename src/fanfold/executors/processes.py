@@ -195,6 +195,8 @@ class _ProcessStream(Stream):
                 self.send(Chunk(chunk.first + offset, [item], chunk.attempt))
             return
         error.index = chunk.first
+        task = self._call.call.describe(chunk.first, chunk.items[0])
+        error.add_note(f"fanfold: {task}, attempt {chunk.attempt}")
         self._reports.put(
             Report(chunk.first, [error], failed=(chunk.first,), attempt=chunk.attempt)
         )

@@ -9,6 +9,7 @@ fast as ``list(map(func, items))``; everything else is run, timed and guarded on
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -82,6 +83,7 @@ class Runner:
         self._failed: list[int] = []
         self._times: list[float] = []
         self._slice_time = 0.0
+        self._until = math.inf
         self._begun = start  # tasks before this offset have begun
         self._taken = 0
 
@@ -95,9 +97,13 @@ class Runner:
         with self._lock:
             return self.first + self.offset
 
-    def run(self) -> None:
-        """Run the tasks up to ``stop``, which `cut` may lower meanwhile."""
+    def run(self, seconds: float = math.inf) -> None:
+        """Run the tasks up to ``stop``, which `cut` may lower meanwhile.
+
+        No task is begun when ``seconds`` have passed; another `run` goes on from there.
+        """
         entropy = self.call.entropy
+        self._until = perf_counter() + seconds
         if entropy is None:
             self._run()
         else:
@@ -105,8 +111,8 @@ class Runner:
                 self._run()
 
     def _run(self) -> None:
-        pace = self._one_by_one(self.start + _SAMPLE)
-        while self.offset < self.stop:
+        pace = self._one_by_one(self.offset + _SAMPLE)
+        while self.offset < self.stop and perf_counter() < self._until:
             if pace >= _TINY or self.call.timeout is not None:
                 pace = self._one_by_one(self.stop)
             else:
@@ -119,7 +125,7 @@ class Runner:
         while True:
             with self._lock:
                 offset = self.start + len(values)
-                if offset >= self.stop or offset >= end:
+                if offset >= self.stop or offset >= end or perf_counter() > self._until:
                     return sum(times[-_SAMPLE:]) / max(1, len(times[-_SAMPLE:]))
                 self._begun = offset + 1
             self.began = began = perf_counter()
@@ -135,7 +141,7 @@ class Runner:
     def _in_slices(self, pace: float) -> float:
         """Run slices by `map` in C while tasks stay tiny; returns the last mean seconds a task."""
         values = self._values
-        while pace < 4 * _TINY:
+        while pace < 4 * _TINY and perf_counter() < self._until:
             size = max(_SAMPLE, int(_SLICE / max(pace, 1e-8)))
             with self._lock:
                 offset = self.start + len(values)

@@ -16,6 +16,8 @@ from fanfold.tasks import Call, Chunk, Report
 
 __all__ = ["SerialExecutor"]
 
+_TURN = 0.02  # seconds of work until the results so far are told
+
 
 class SerialExecutor(Executor):
     """Runs each task at once, in the thread that asks for it.
@@ -81,21 +83,10 @@ class _SerialStream(Stream):
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._chunks: deque[Chunk] = deque()
+        self._runners: deque[Runner] = deque()
         self._woken = threading.Event()
 
     def send(self, chunk: Chunk) -> None:
-        self._chunks.append(chunk)
-
-    def receive(self, timeout: float | None = None) -> Report | None:
-        if not self._chunks:
-            self._woken.wait(timeout)
-        if self._woken.is_set():
-            self._woken.clear()
-            return None
-        if not self._chunks:
-            return None
-        chunk = self._chunks.popleft()
         runner = Runner(
             self._call,
             chunk.first,
@@ -104,15 +95,26 @@ class _SerialStream(Stream):
             worker="serial",
             escapes=(KeyboardInterrupt,),
         )
-        runner.run()
+        self._runners.append(runner)
+
+    def receive(self, timeout: float | None = None) -> Report | None:
+        if not self._runners:
+            self._woken.wait(timeout)
+        if self._woken.is_set() or not self._runners:
+            self._woken.clear()
+            return None
+        runner = self._runners[0]
+        runner.run(_TURN)
+        if runner.offset >= runner.stop:
+            self._runners.popleft()
         results = runner.take_all()
-        return report_of(self._call, chunk.first, chunk.attempt, results, worker="serial")
+        return report_of(self._call, runner.first, runner.attempt, results, worker="serial")
 
     def wake(self) -> None:
         self._woken.set()
 
     def close(self) -> None:
-        self._chunks.clear()
+        self._runners.clear()
 
 
 class _HelperStream(Stream):
