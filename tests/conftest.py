@@ -40,7 +40,7 @@ def nothing_left() -> Iterator[None]:
     """A test leaves no process, thread, file descriptor or named memory behind."""
     with leaks() as left:
         yield
-    assert left == []
+    assert not left, f"left behind: {', '.join(left)}"
 
 
 @pytest.fixture(params=[1, 2, 5], ids=lambda count: f"{count} workers")

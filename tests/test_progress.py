@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from fanfold.progress import listener
+from fanfold.seeds import task_stream
 from fanfold.tasks import MapFinished, MapStarted, Report
 
 NOTHING_ENDED = Report(0, [])
@@ -178,6 +179,19 @@ def test_a_dumb_terminal_gets_lines(clock, monkeypatch):
     screen = Terminal()
     begin(screen, clock, progress=True)
     assert screen.getvalue() == "fanfold: 0/100 done in 0s\n"
+
+
+def test_a_map_inside_a_task_is_silent(clock):
+    """The outermost map has the screen; one inside its tasks tells only when it is asked to."""
+    screen = Terminal()
+    with task_stream(lambda: (1, 0)):
+        tell = begin(screen, clock)
+        clock.now += 60
+        tell(ended(1))
+        tell(MapFinished())
+        assert screen.getvalue() == ""
+        begin(screen, clock, progress=True)(MapFinished())
+    assert "0/100 done" in screen.getvalue()
 
 
 def test_a_broken_pipe_does_not_disturb_the_map(clock):

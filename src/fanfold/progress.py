@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from fanfold.seeds import in_task
 from fanfold.tasks import MapFinished, MapStarted, Report
 from fanfold.units import format_duration
 
@@ -39,7 +40,9 @@ def listener(
 
     ``progress`` None draws a bar when ``file`` is a terminal (or in Jupyter) and the map has
     lasted 0.7 seconds; elsewhere it writes a plain line every 10 seconds. True begins at once,
-    False tells nothing. ``file`` is standard error unless given; ``clock`` gives seconds.
+    False tells nothing. A map inside a task of another map tells nothing unless ``progress`` is
+    True: the outer one has the screen. ``file`` is standard error unless given; ``clock`` gives
+    seconds.
 
     The time left assumes that the rest goes at the pace so far.
 
@@ -51,7 +54,8 @@ def listener(
     fanfold: 4/4 done in 0s...
     """
     file = sys.stderr if file is None else file
-    if progress is False or file is None:  # a program without a console has no standard error
+    silent = progress is False or (progress is None and in_task())
+    if silent or file is None:  # a program without a console has no standard error
         return _tell_nothing
     if _can_draw_on(file):
         return _Listener(_Bar(file, clock), 0.0 if progress else BAR_AFTER, BAR_EVERY, clock)

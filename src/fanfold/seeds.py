@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["new_entropy", "rng", "task_stream"]
+__all__ = ["in_task", "new_entropy", "rng", "task_stream"]
 
 
 class _Current(threading.local):
@@ -42,6 +42,15 @@ def task_stream(key: Callable[[], tuple[int, int]]) -> Iterator[None]:
         yield
     finally:
         _current.key, _current.made = before
+
+
+def in_task() -> bool:
+    """Whether this thread runs a task of a map.
+
+    >>> in_task()
+    False
+    """
+    return _current.key is not None
 
 
 def rng() -> np.random.Generator:

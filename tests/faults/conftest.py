@@ -188,9 +188,9 @@ def method(request: pytest.FixtureRequest) -> str:
 
 
 class Log:
-    """What tasks did, in the order they did it: a line each in a file that all of them append to.
+    """What tasks did, in the order they did it: lines of a file that all of them append to.
 
-    Tasks get `path` and write to it as they like: ``with path.open("a") as out: print(..., file=out)``.
+    Tasks get `path`, and write as they like: ``with path.open("a") as out: print(..., file=out)``.
     """
 
     def __init__(self, path: Path) -> None:

@@ -8,17 +8,20 @@ loop's own thread rests, and takes over a few milliseconds after the last helper
 
 from __future__ import annotations
 
+# What `signal` wraps: its enums would be a tenth of a round trip.
+import _signal  # type: ignore[import-not-found]
 import contextlib
 import selectors
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
 __all__ = ["Loop"]
 
+_MAIN_THREAD = threading.main_thread().ident
 _HANDOVER = 5e-3  # seconds without a helper until the loop's own thread goes on
 
 Events = list[tuple[selectors.SelectorKey, int]]
@@ -100,12 +103,16 @@ class Loop:
         if self._runner == threading.get_ident():  # a callback waits: go round inside the round
             self._go_round_until(ready, timeout)
             return
-        with self._interrupts.deferred():
+        deferred = self._interrupts.defer()
+        try:
             if self._enter():
                 try:
                     self._go_round_until(ready, timeout)
                 finally:
                     self._leave()
+        finally:
+            if deferred:
+                self._interrupts.allow()
 
     def _enter(self) -> bool:
         """Become the one that runs the loop; False when another helper is."""
@@ -180,23 +187,24 @@ class _Interrupts:
         self._waiting: int | None = None  # the thread that waits for events
         self._noted = False
 
-    @contextlib.contextmanager
-    def deferred(self) -> Iterator[None]:
-        main = threading.current_thread() is threading.main_thread()
-        if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-            yield
-            return
-        signal.signal(signal.SIGINT, self._interrupt)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+    def defer(self) -> bool:
+        """Begin to note interrupts; False where there are none to expect."""
+        if threading.get_ident() != _MAIN_THREAD:
+            return False
+        if _signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            return False
+        _signal.signal(signal.SIGINT, self._interrupt)
+        return True
+
+    def allow(self) -> None:
+        """Let interrupts strike at once again."""
+        _signal.signal(signal.SIGINT, signal.default_int_handler)
         self._raise_noted()
 
     def select(self, selector: selectors.BaseSelector, timeout: float) -> Events:
         try:
             self._waiting = threading.get_ident()
-            if self._waiting == threading.main_thread().ident:
+            if self._waiting == _MAIN_THREAD:
                 self._raise_noted()
             return selector.select(timeout)
         finally:

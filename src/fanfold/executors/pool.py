@@ -43,6 +43,9 @@ _LOSSES = 20  # workers that die with a task that is not to blame, until it is g
 _START_FAILURES = 3  # workers that die before they are ready, until the pool gives up
 
 
+Finished = list[tuple[concurrent.futures.Future[Any] | None, Any]]
+
+
 class Pool:
     """What `ProcessExecutor` drives. Its thread holds no reference to the executor."""
 
@@ -59,11 +62,12 @@ class Pool:
         self._shutting_down = False
         self._saturated = False  # no worker has room, until one of them answers or ends
         # What to do once the lock is free: futures to finish, then everything else.
-        self._finished: list[tuple[concurrent.futures.Future[Any] | None, Any]] = []
+        self._finished: Finished = []
         self._reports: list[Callable[[], None]] = []
+        self._tick = _TICK
         self._next_look = 0.0
         self._timed: set[PooledCall] = set()
-        self._loop = Loop(self._turn, self._pause, self._collapse, self._release)
+        self._loop = Loop(self._turn, lambda: self._tick, self._collapse, self._release)
 
     # Called from any thread
 
@@ -81,6 +85,7 @@ class Pool:
         if call.call.timeout is not None:
             with self._lock:
                 self._timed.add(call)
+                self._set_tick()
             self._loop.wake()
 
     def end(self, call: PooledCall) -> None:
@@ -88,6 +93,7 @@ class Pool:
         with self._lock:
             call.closed = True
             self._timed.discard(call)
+            self._set_tick()
             for shipment in [one for one in self._queue if one.call is call]:
                 self._queue.remove(shipment)
                 shipment.let_go()
@@ -98,6 +104,11 @@ class Pool:
                     worker.calls.discard(call.id)
                     self._post(worker, [("forget", call.id)])
         call.free()
+
+    def _set_tick(self) -> None:
+        """Look as often at the workers as the shortest timeout needs."""
+        limits = [call.call.timeout for call in self._timed if call.call.timeout is not None]
+        self._tick = max(0.005, min([_TICK, *(limit / 4 for limit in limits)]))
 
     def cancel_queued(self) -> None:
         with self._lock:
@@ -242,22 +253,16 @@ class Pool:
             self._saturated = False
             self._assign()
             going_on = not self._finish()
-        self._deliver()
-        return going_on
-
-    def _deliver(self) -> None:
-        """Tell the outside, with the lock free: callbacks may submit again."""
-        with self._lock:
             finished, self._finished = self._finished, []
             reports, self._reports = self._reports, []
+        self._deliver(finished, reports)
+        return going_on
+
+    def _deliver(self, finished: Finished, reports: list[Callable[[], None]]) -> None:
+        """Tell the outside, with the lock free: callbacks may submit again."""
         finish_futures(finished)
         for report in reports:
             call_safely(report)
-
-    def _pause(self) -> float:
-        limits = [call.call.timeout for call in list(self._timed)]
-        shortest = min((limit for limit in limits if limit is not None), default=_TICK)
-        return max(0.005, min(_TICK, shortest / 4))
 
     def _handle(self, source: WorkerHandle | Channel, mask: int) -> None:
         if isinstance(source, Channel):
@@ -481,7 +486,7 @@ class Pool:
         now = monotonic()
         if now < self._next_look:
             return
-        self._next_look = now + self._pause()
+        self._next_look = now + self._tick
         for worker in self._workers.values():
             if not worker.outstanding or worker.verdict is not None:
                 continue
@@ -528,7 +533,8 @@ class Pool:
         """The pool itself failed: whoever waits gets to know."""
         with self._lock:
             self._break(f"the pool failed: {error!r}; please report this", error)
-        self._deliver()
+            finished, reports = self._finished, self._reports
+        self._deliver(finished, reports)
 
     def _release(self) -> None:
         with self._lock:

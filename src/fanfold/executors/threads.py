@@ -3,6 +3,9 @@ free-threaded build, for pure Python too.
 
 A thread cannot be stopped from outside. A task that exceeds its timeout is left behind: it is
 reported as failed, a new thread takes its place, and its thread ends when the task does.
+
+A task may give work to its own pool and wait for it. Were all threads busy with such tasks, nobody
+would be left to do the work; so while a task may be waiting, a helper stands in for its thread.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import concurrent.futures
 import queue
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from itertools import count
 from time import monotonic, perf_counter
@@ -110,15 +114,28 @@ class _SingleCall:
             self.future.set_running_or_notify_cancel()
 
 
+class _Here(threading.local):
+    """The worker that this thread is, if it is one."""
+
+    worker: _Worker | None = None
+
+
+_here = _Here()
+
+
 class _Worker:
-    """One thread. ``left_behind`` is set when nobody waits for its task any more."""
+    """One thread. ``left_behind`` is set when nobody waits for its task any more; a ``helper`` does
+    only what tasks have given to their own pool, and ends when nothing of that is left."""
 
-    def __init__(self, pool: _Pool, number: int) -> None:
+    def __init__(self, pool: _Pool, number: int, *, helper: bool = False) -> None:
+        self.pool = pool
         self.left_behind = False
+        self.helper = helper
         name = f"{pool.prefix}_{number}"
-        self.thread = threading.Thread(target=self._main, args=(pool,), name=name, daemon=True)
+        self.thread = threading.Thread(target=self._main, name=name, daemon=True)
 
-    def _main(self, pool: _Pool) -> None:
+    def _main(self) -> None:
+        _here.worker, pool = self, self.pool
         if pool.initializer is not None:
             try:
                 pool.initializer(*pool.initargs)
@@ -126,12 +143,12 @@ class _Worker:
                 pool.fail(error)
                 return
         while not self.left_behind:
-            work = pool.next_work()
+            work = pool.next_nested(self) if self.helper else pool.next_work()
             if work is None:
-                pool.queue.put(None)  # for the next thread
                 return
             work.run(self)
             del work
+            pool.ended(self)
 
 
 class _Pool:
@@ -155,14 +172,34 @@ class _Pool:
         self._serial = count()
         self._closed = False
         self._idle = threading.Semaphore(0)
+        self._nested: deque[_Work] = deque()  # given by tasks while every thread was busy
+        self._givers: set[_Worker] = set()  # whose tasks gave work, and may be waiting for it
+        self._helpers: set[_Worker] = set()
         _pools.add(self)
 
     def next_work(self) -> _Work | None:
         try:
-            return self.queue.get_nowait()
+            work = self.queue.get_nowait()
         except queue.Empty:
             self._idle.release()  # whoever puts work takes it back, and starts no new thread
-            return self.queue.get()
+            work = self.queue.get()
+            self._idle.acquire(blocking=False)  # unless the work came just before
+        if work is None:
+            self.queue.put(None)  # for the next thread
+        return work
+
+    def next_nested(self, helper: _Worker) -> _Work | None:
+        with self._lock:
+            if self._nested:
+                return self._nested.popleft()
+            self._helpers.discard(helper)
+            return None
+
+    def ended(self, worker: _Worker) -> None:
+        """A task of this worker has ended: it waits for nothing any more."""
+        if worker in self._givers:
+            with self._lock:
+                self._givers.discard(worker)
 
     def put(self, work: _Work) -> None:
         with self._lock:
@@ -170,9 +207,23 @@ class _Pool:
                 raise self.broken
             if self._closed:
                 raise PoolClosed("cannot schedule new futures after shutdown")
-            self.queue.put(work)
-            if len(self._threads) < self.workers and not self._idle.acquire(blocking=False):
+            if self._idle.acquire(blocking=False):
+                self.queue.put(work)
+            elif len(self._threads) < self.workers:
+                self.queue.put(work)
                 self._start_one()
+            elif _here.worker is not None and _here.worker.pool is self:
+                self._nested.append(work)
+                self._givers.add(_here.worker)
+                self._start_helper()
+            else:
+                self.queue.put(work)
+
+    def _start_helper(self) -> None:
+        if self._nested and len(self._helpers) < len(self._givers):
+            helper = _Worker(self, next(self._serial), helper=True)
+            self._helpers.add(helper)
+            helper.thread.start()
 
     def _start_one(self) -> None:
         worker = _Worker(self, next(self._serial))
@@ -182,8 +233,13 @@ class _Pool:
     def leave_behind(self, worker: _Worker) -> None:
         """Stop counting on a worker that is stuck, and start another in its place."""
         with self._lock:
-            if not worker.left_behind:
-                worker.left_behind = True
+            if worker.left_behind:
+                return
+            worker.left_behind = True
+            if worker.helper:
+                self._helpers.discard(worker)
+                self._start_helper()
+            else:
                 self._threads.remove(worker)
                 self._start_one()
 
@@ -195,13 +251,17 @@ class _Pool:
 
     def drain(self, error: Exception | None) -> None:
         """Drop all work that has not begun."""
+        with self._lock:
+            nested, self._nested = self._nested, deque()
+        for work in nested:
+            work.drop(error)
         while True:
             try:
-                work = self.queue.get_nowait()
+                queued = self.queue.get_nowait()
             except queue.Empty:
                 return
-            if work is not None:
-                work.drop(error)
+            if queued is not None:
+                queued.drop(error)
 
     def close(self) -> None:
         with self._lock:
@@ -209,7 +269,7 @@ class _Pool:
             self.queue.put(None)
 
     def join(self) -> None:
-        for worker in list(self._threads):
+        for worker in [*self._threads, *self._helpers]:
             if worker.thread is not threading.current_thread():
                 worker.thread.join()
 
@@ -288,6 +348,8 @@ class _ThreadStream(Stream):
             'left behind and still runs. Use on="processes" to have such tasks killed.'
         )
         error.index = index
+        task = self.call.describe(index, runner.items[runner.offset])
+        error.add_note(f"fanfold: {task}, attempt {runner.attempt}, {worker.thread.name}")
         self._pool.leave_behind(worker)
         self.report(
             Report(

@@ -48,9 +48,10 @@ def leaks(grace: float = 2.0) -> Iterator[list[str]]:
     """Gather what the block leaves behind, into a list that is filled when the block ends.
 
     A line each for processes (`descendants`), threads, file descriptors, and names in ``/dev/shm``
-    and the temporary folder that begin with ``fanfold-``; what goes away within ``grace`` seconds
-    does not count. Helpers that live as long as this process (fanfold's launcher,
-    multiprocessing's fork server) are no leak, nor are descriptors new since one was started.
+    and the temporary folder that begin with ``fanfold-``, those of other processes excepted; what
+    goes away within ``grace`` seconds does not count. Helpers that live as long as this process
+    (fanfold's launcher, multiprocessing's fork server) are no leak, nor are descriptors new since
+    one was started.
 
     >>> with leaks(grace=0.1) as left:
     ...     stream = open("/dev/null")
@@ -124,7 +125,7 @@ def _names() -> dict[Hashable, str]:
         owner = _owner(path)
         if owner == os.getpid():
             paths += path.iterdir()  # the folder itself lives as long as this process
-        elif owner is None or not psutil.pid_exists(owner):
+        elif owner is None:
             paths.append(path)
     return {path: f"file {path}" for path in paths}
 

@@ -9,8 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from fanfold.testing.functions import Gate, fail_in_worker, greet, greeting, mark, square, until
+from fanfold.testing.functions import (
+    Gate,
+    fail_in_worker,
+    greet,
+    greeting,
+    mark,
+    square,
+    until,
+)
 from fanfold.testing.kit import ExecutorKit
+from fanfold.testing.leaks import leaks
 
 __all__ = ["LifetimeTests"]
 
@@ -106,6 +115,21 @@ class LifetimeTests(ExecutorKit):
         assert all(future.done() for future in futures)
         with pytest.raises(RuntimeError):
             executor.submit(square, 2)
+
+    def test_nothing_is_left_behind(self, gate: Gate) -> None:
+        """After shutdown nothing is left of results, failures or big arguments never used."""
+        with leaks() as left:
+            with self.make(max_workers=1) as executor:
+                running = executor.submit(gate.wait)
+                gate.wait_for(1)
+                futures = [executor.submit(len, bytes(1_000_000)) for _ in range(10)]
+                futures.append(executor.submit(square, 3))
+                for future in futures[5:9]:
+                    future.cancel()
+                gate.open()
+                cf.wait([running, *futures[:5], *futures[9:]])
+            del futures, future
+        assert not left, f"left behind: {', '.join(left)}"
 
     def test_shutdown_is_prompt(self) -> None:
         """Idle workers do not keep shutdown waiting."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 import importlib.machinery
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pickle import PickleBuffer
+from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
 from fanfold.errors import NotSerializable
@@ -192,7 +194,7 @@ def _not_serializable(value: object, error: BaseException) -> NotSerializable:
 
 def _guilty_member(value: object, path: str = "", depth: int = 0) -> str:
     """The path to the innermost member that cannot be pickled, such as ``[1]['lock']``."""
-    if depth > 4:
+    if depth > 8:
         return ""
     for label, member in _members(value):
         try:
@@ -217,11 +219,21 @@ def _members(value: object) -> list[tuple[str, object]]:
         return [(f"[{index}]", member) for index, member in enumerate(list(value)[:100])]
     if isinstance(value, partial):
         return [(".func", value.func), (".args", value.args), (".keywords", value.keywords)]
-    closure = getattr(value, "__closure__", None)
-    if closure:
-        names = value.__code__.co_freevars  # type: ignore[attr-defined]
-        return [(f".{name}", cell.cell_contents) for name, cell in zip(names, closure, strict=True)]
+    if isinstance(value, MethodType):
+        return [(".__self__", value.__self__)]
+    if isinstance(value, FunctionType):
+        return list(_referred(value))
     state = getattr(value, "__dict__", None)
     if isinstance(state, dict) and not isinstance(value, type):
         return [(f".{key}", member) for key, member in state.items()]
     return []
+
+
+def _referred(function: FunctionType) -> Iterator[tuple[str, object]]:
+    """What a function that travels by value takes along: its closure, and the globals it names."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # an empty cell
+            yield f".{name}", cell.cell_contents
+    for name in function.__code__.co_names:
+        if name in function.__globals__:
+            yield f".{name}", function.__globals__[name]
