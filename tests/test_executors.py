@@ -7,17 +7,12 @@ import concurrent.futures as cf
 import multiprocessing
 import sys
 
-import pytest
-
 import fanfold as ff
 from fanfold.testing import ExecutorTests
 from fanfold.testing.futures import FutureTests
 from fanfold.testing.lifetimes import LifetimeTests
 from fanfold.testing.maps import MapTests
 from fanfold.testing.values import ValueTests
-
-# Python warns since 3.12 when a process with threads forks; pytest's own is enough.
-forks = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 class TestSerial(ExecutorTests):
@@ -46,7 +41,6 @@ class TestProcessesBySpawn(ExecutorTests):
         return ff.ProcessExecutor(mp_context=multiprocessing.get_context("spawn"), **options)
 
 
-@forks
 class TestProcessesByFork(ExecutorTests):
     remote = True
 

@@ -34,7 +34,8 @@ pytest.importorskip(
     reason="this interpreter comes without CPython's tests (test.test_concurrent_futures)",
 )
 
-# The start methods differ in how workers begin and end; what they do between is the same.
+# The start methods differ in how workers begin and end; what these do between is the same, and is
+# tried with one method only.
 EVERYWHERE = ("test_init", "test_process_pool", "test_shutdown", "test_thread_pool")
 ONCE = ("test_as_completed", "test_deadlock", "test_wait")
 MODULES = {
@@ -173,18 +174,20 @@ def script_runner(assert_python_ok):
 
 def derived_cases():
     """For every test case that tests an executor: one of the same name that tests ours."""
+    executor_tests = MODULES["test_process_pool"].ExecutorTest
+    between = {name: None for name in vars(executor_tests) if name.startswith("test_")}
     for module_name, module in MODULES.items():
         for name, case in vars(module).items():
-            if not isinstance(case, type) or not issubclass(case, unittest.TestCase):
+            if not isinstance(case, type) or not hasattr(case, "executor_type"):
                 continue
-            method = getattr(case, "ctx", "forkserver")
-            if hasattr(case, "executor_type") and (
-                method == "forkserver" or module_name in EVERYWHERE
-            ):
-                ours = OURS[case.executor_type]
+            if not issubclass(case, unittest.TestCase):
+                continue
+            again = getattr(case, "ctx", "forkserver") != "forkserver"
+            if not again or module_name in EVERYWHERE:
                 # Its name is not to be found in that module, so that it travels by value.
-                namespace = {"__module__": module.__name__, "executor_type": ours}
-                yield name, type(name, (case,), namespace)
+                namespace = {"__module__": module.__name__, **(between if again else {})}
+                ours = OURS[case.executor_type]
+                yield name, type(name, (case,), {**namespace, "executor_type": ours})
 
 
 globals().update(derived_cases())

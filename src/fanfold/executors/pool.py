@@ -200,11 +200,13 @@ class Pool:
             if batch and (seconds > _BATCH or shipment.deaths):
                 break
             queue.popleft()
-            if shipment.begin():
-                self._fit(worker, shipment)
-                batch.append(shipment)
-                if shipment.deaths or worker.is_full:
-                    break
+            if not shipment.begin():  # its future was cancelled
+                self._reports.append(shipment.let_go)
+                continue
+            self._fit(worker, shipment)
+            batch.append(shipment)
+            if shipment.deaths or worker.is_full:
+                break
         return batch
 
     def _fit(self, worker: WorkerHandle, shipment: Shipment) -> None:

@@ -1,0 +1,245 @@
+"""Rows L28-L31, L54: Ctrl-C, and drivers that die in every way, at any moment."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import time
+
+import pytest
+
+from tests.faults.conftest import WHOLE, launch
+
+MOMENTS = 15 if WHOLE else 5
+
+LONG_MAP = """
+    def task(n):
+        if n:
+            open(f"began-{n}", "x").close()
+            time.sleep(60)
+        return n
+
+    results = ff.imap(task, range(20), on=sys.argv[1], workers=2)
+    say("first", next(results))
+    while not sum(name.startswith("began") for name in os.listdir()) == 2:
+        time.sleep(0.01)
+    say("running")
+    """
+
+
+@pytest.mark.parametrize("on", ["threads", "processes"])
+def test_interrupt(on, start):
+    """L28: Ctrl-C ends the map within 3 s, whatever runs; results taken so far are the caller's;
+    no worker says a word; nothing stays."""
+    driver = start(
+        LONG_MAP
+        + """
+    try:
+        next(results)
+    except KeyboardInterrupt:
+        say("interrupted")
+    results.close()
+    """,
+        on,
+    )
+    driver.wait_for("running")
+    began = time.monotonic()
+    driver.send_group(signal.SIGINT)
+    assert driver.end() == 0, driver.report()
+    assert time.monotonic() - began < 3
+    assert driver.out.splitlines() == ["first 0", "running", "interrupted"]
+    assert driver.err == ""
+    driver.nothing_is_left()
+
+
+def test_interrupt_not_caught(start):
+    """L28: a program that does not catch Ctrl-C ends by it, with its own traceback and no other."""
+    driver = start(LONG_MAP + "\n    list(results)\n", "processes")
+    driver.wait_for("running")
+    driver.send_group(signal.SIGINT)
+    assert driver.end(limit=3) == -signal.SIGINT
+    assert driver.err.count("Traceback") == 1
+    assert driver.err.rstrip().endswith("KeyboardInterrupt")
+    driver.nothing_is_left()
+
+
+def test_interrupt_of_submits(start):
+    """L28: Ctrl-C while submitted calls run ends them too: what waits does not go on."""
+    driver = start(
+        """
+        with ff.ProcessExecutor(2) as pool:
+            futures = [pool.submit(time.sleep, 60) for _ in range(6)]
+            while not any(future.running() for future in futures):
+                time.sleep(0.01)
+            say("running")
+            futures[0].result()
+        """
+    )
+    driver.wait_for("running")
+    driver.send_group(signal.SIGINT)
+    assert driver.end(limit=3) != 0
+    driver.nothing_is_left()
+
+
+@pytest.mark.parametrize("seed", range(MOMENTS))
+def test_interrupts_again_and_again(seed, start):
+    """L29: three Ctrl-C at any moments, start-up and shut-down included, end the program at once;
+    nothing stays."""
+    chance = random.Random(seed)
+    driver = start(
+        """
+        say("begun")
+        with ff.ProcessExecutor(2) as pool:
+            pool.submit(abs, -1).result()
+            ff.map(time.sleep, [0.15] * 4, on=pool)
+        """
+    )
+    driver.wait_for("begun")
+    for _ in range(3):
+        time.sleep(chance.uniform(0, 0.3))
+        driver.send_group(signal.SIGINT) if driver.process.poll() is None else None
+    driver.end(limit=3)
+    driver.nothing_is_left()
+
+
+# Drivers that die
+
+BUSY = """
+    import numpy as np
+
+    def task(array):
+        import subprocess
+        subprocess.Popen(["sleep", "999"])
+        time.sleep(float(array[0]))
+        return array
+
+    pool = ff.ProcessExecutor(2, mp_context=sys.argv[1])
+    pool.submit(abs, -1).result()
+    say("begun")
+    if sys.argv[2] == "busy":
+        for future in [pool.submit(task, np.full(100_000, 60.0)) for _ in range(4)]:
+            future.result()
+    else:
+        time.sleep(60)
+    """
+
+KILLER = """
+    def die():
+        time.sleep(float(sys.argv[3]))
+        exec(sys.argv[4])
+
+    threading.Thread(target=die, daemon=True).start()
+    """
+
+ENDS = {
+    "SIGKILL": signal.SIGKILL,
+    "SIGTERM": signal.SIGTERM,
+    "SIGHUP": signal.SIGHUP,
+    "SIGQUIT": signal.SIGQUIT,
+    "os._exit": "os._exit(1)",
+    "a crash in C": "__import__('ctypes').string_at(0)",
+}
+
+
+METHODS = ["forkserver", "fork", "forkserver", "spawn", "forkserver"]
+
+
+@pytest.mark.parametrize("state", ["busy", "idle"])
+@pytest.mark.parametrize("end", ENDS)
+def test_driver_dies(end, state, start):
+    """L30, L31: however the driver ends, and whenever, its workers and what their tasks have started
+    are gone within 2 s; what it had in shared memory goes with them, or at the next start where
+    nobody was there to remove it: no launcher yet, or none at all, with "fork"."""
+    chance = random.Random(f"{end} {state}")
+    drivers = []
+    for moment in range(MOMENTS):
+        method, after = METHODS[moment % len(METHODS)], chance.uniform(0, 0.3)
+        driver = die(start, ENDS[end], method, state, after)
+        drivers.append(driver)
+        assert driver.end() != 0
+        assert "Traceback" not in driver.err, driver.report()
+        driver.nothing_is_left(names="begun" in driver.out and method != "fork")
+    assert start("ff.map(abs, [-1, -2], on='processes')").end() == 0
+    assert [driver.names() for driver in drivers] == [[]] * len(drivers)
+
+
+def die(start, how, method, state, after):
+    """A driver that ends ``after`` some seconds: by a signal, or by what it does itself."""
+    if isinstance(how, str):
+        return start(KILLER + BUSY, method, state, after, how)
+    driver = start(BUSY, method, state)
+    driver.wait_for("begun")
+    time.sleep(after)
+    driver.send(how)
+    return driver
+
+
+def test_driver_dies_at_start(start):
+    """L30: a driver that is killed while it starts its workers leaves none of them."""
+    chance = random.Random(30)
+    for _ in range(2 * MOMENTS):
+        driver = start("say('begun')\nff.map(time.sleep, [60] * 4, on='processes', workers=4)\n")
+        driver.wait_for("begun")
+        time.sleep(chance.uniform(0, 0.15))
+        driver.send(signal.SIGKILL)
+        driver.end()
+        driver.nothing_is_left(names=False)
+    assert start("ff.map(abs, [-1, -2], on='processes')").end() == 0
+    assert driver.names() == []
+
+
+def test_everything_dies(start):
+    """L54: what a driver leaves in shared memory when it is killed together with all its processes
+    is swept by the next one that starts; what belongs to the living is not."""
+    script = """
+        import numpy as np
+        pool = ff.ProcessExecutor(2)
+        futures = [pool.submit(time.sleep, 60) for _ in range(2)]
+        futures += [pool.submit(len, np.ones(1 << 20)) for _ in range(3)]
+        say("begun")
+        time.sleep(60)
+        """
+    victim, living = start(script), start(script)
+    victim.wait_for("begun")
+    living.wait_for("begun")
+    victim.kill_everything()
+    kept = [path for root in living.names() for path in root.iterdir()]
+    assert any(list(root.iterdir()) for root in victim.names())
+    sweeper = start("print(ff.map(abs, [-1, -2], on='processes', workers=1))")
+    assert sweeper.end() == 0, sweeper.report()
+    assert victim.names() == []
+    assert kept
+    assert all(path.exists() for path in kept)
+
+
+def test_command_interrupted(tmp_path):
+    """L28: Ctrl-C to the command ends it within 3 s with exit code 130 and says what had finished,
+    without a traceback; the results so far are on stdout."""
+    (tmp_path / "work.py").write_text(
+        "import time, pathlib\n"
+        "def task(n):\n"
+        "    n = int(n)\n"
+        "    pathlib.Path(f'began-{n}').touch()\n"
+        "    time.sleep(60 if n > 3 else 0)\n"
+        "    return n\n"
+    )
+    command = [sys.executable, "-m", "fanfold", "run", "work.py:task", "--range", "1-9"]
+    driver = launch([*command, "--workers", "2"], tmp_path)
+    deadline = time.monotonic() + 20
+    while len(list(tmp_path.glob("began-[4-9]"))) < 2:
+        assert time.monotonic() < deadline, driver.report()
+        time.sleep(0.01)
+    driver.send_group(signal.SIGINT)
+    try:
+        assert driver.end(limit=3) == 130, driver.report()
+        driver.nothing_is_left()
+    finally:
+        driver.kill_everything()
+    assert "Traceback" not in driver.err
+    assert "3 done, 0 failed, 6 not finished" in driver.err
+    assert [line.split() for line in driver.out.splitlines()[1:]] == [
+        ["0", "1", "1"],
+        ["1", "2", "2"],
+        ["2", "3", "3"],
+    ]
