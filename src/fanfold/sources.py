@@ -16,7 +16,7 @@ _MOMENT = 0.002  # seconds that inputs which come quickly get to come together
 class Source(Protocol):
     """Inputs to draw. ``ended`` when there are no more; ``error`` is what drawing them raised."""
 
-    error: Exception | None
+    error: BaseException | None
 
     @property
     def ended(self) -> bool: ...
@@ -39,7 +39,7 @@ def source_of(inputs: Iterable[Any], *, wake: Callable[[], None] | None = None) 
 class _Sequence:
     """Inputs that are all there."""
 
-    error: Exception | None = None
+    error: BaseException | None = None
 
     def __init__(self, inputs: Sequence[Any]) -> None:
         self._inputs = inputs
@@ -62,7 +62,7 @@ class _Drawn:
     """Inputs drawn in the caller's thread."""
 
     def __init__(self, inputs: Iterator[Any]) -> None:
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.ended = False
         self._inputs = inputs
 
@@ -83,7 +83,7 @@ class _DrawnApart:
     """Inputs drawn in a thread of their own, only as many as were asked for."""
 
     def __init__(self, inputs: Iterator[Any], wake: Callable[[], None]) -> None:
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self._inputs = inputs
         self._wake = wake
         self._changed = threading.Condition()
@@ -118,7 +118,7 @@ class _DrawnApart:
                 self._tell()
         except StopIteration:
             pass
-        except Exception as error:  # noqa: BLE001 - raised in its place by the consumer
+        except BaseException as error:  # noqa: BLE001 - raised in its place by the consumer
             self.error = error
         with self._changed:
             self._exhausted = True

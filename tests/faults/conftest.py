@@ -12,17 +12,16 @@ import tempfile
 import textwrap
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from fanfold.testing.functions import until
-
-#: True runs everything at its full size: 1 GiB where it says so, and the soak for minutes.
-WHOLE = os.environ.get("FANFOLD_FAULTS") == "whole"
 
 _MARKER = "FANFOLD_TEST_DRIVER"
 _PREAMBLE = """\
@@ -125,46 +124,53 @@ Start = Callable[..., Driver]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Start a driver: ``start(script, *arguments, prefix=(), limit=30, **how)``.
+def launch() -> Iterator[Start]:
+    """Run any command in a folder, as a driver: ``launch(command, folder, environment={}, **how)``.
 
-    ``prefix`` goes before the interpreter in the command, ``how`` to `subprocess.Popen`. After
-    ``limit`` seconds the driver shows every stack and ends.
+    It leads a process group of its own; ``how`` goes to `subprocess.Popen`.
     """
     drivers: list[Driver] = []
 
-    def start(script: str, *arguments: object, limit: float = 30.0, **how: object) -> Driver:
-        folder = tmp_path / f"driver-{len(drivers)}"
-        folder.mkdir()
-        path = folder / "script.py"
-        path.write_text(_PREAMBLE.format(limit=limit) + textwrap.dedent(script))
-        drivers.append(launch([sys.executable, str(path), *map(str, arguments)], folder, **how))
+    def launch(
+        command: list[str], folder: Path, *, environment: dict[str, str] | None = None, **how: Any
+    ) -> Driver:
+        marker = uuid.uuid4().hex
+        with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
+            options = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err, "cwd": folder}
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, **(environment or {}), _MARKER: marker},
+                start_new_session=True,
+                **{**options, **how},
+            )
+        drivers.append(Driver(folder, process, marker))
         return drivers[-1]
 
-    yield start
+    yield launch
     for driver in drivers:
         driver.kill_everything()
 
 
-def launch(
-    command: list[str],
-    folder: Path,
-    *,
-    prefix: tuple[str, ...] = (),
-    environment: dict[str, str] | None = None,
-    **how: object,
-) -> Driver:
-    """Run any command as a driver, in a process group of its own."""
-    marker = uuid.uuid4().hex
-    with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
-        options = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err, "cwd": folder}
-        process = subprocess.Popen(
-            [*prefix, *command],
-            env={**os.environ, **(environment or {}), _MARKER: marker},
-            start_new_session=True,
-            **{**options, **how},
-        )
-    return Driver(folder, process, marker)
+@pytest.fixture
+def start(tmp_path: Path, launch: Start) -> Start:
+    """Start a Python script: ``start(script, *arguments, prefix=(), limit=30, **how)``.
+
+    ``prefix`` goes before the interpreter in the command, ``how`` to `launch`. After ``limit``
+    seconds the script shows every stack and ends.
+    """
+    numbers = count()
+
+    def start(
+        script: str, *arguments: object, prefix: Sequence[str] = (), limit: float = 30, **how: Any
+    ) -> Driver:
+        folder = tmp_path / f"driver-{next(numbers)}"
+        folder.mkdir()
+        path = folder / "script.py"
+        path.write_text(_PREAMBLE.format(limit=limit) + textwrap.dedent(script))
+        command = [*prefix, sys.executable, str(path), *map(str, arguments)]
+        return launch(command, folder, **how)
+
+    return start
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import pytest
 import fanfold as ff
 from fanfold.errors import UsageError
 from fanfold.testing.functions import until
-from tests.faults.conftest import WHOLE
 
 MIB = 1 << 20
+MANY = 10_000 if os.environ.get("FANFOLD_FAULTS") == "whole" else 1000
 everywhere = pytest.mark.parametrize("on", ["serial", "threads", "processes"])
 concurrently = pytest.mark.parametrize("on", ["threads", "processes"])
 lazily = pytest.mark.parametrize("imap", [ff.imap, ff.imap_unordered])
@@ -35,7 +35,7 @@ def test_slow_consumer(on):
 
     def megabytes():
         nonlocal drawn
-        for _ in range(10_000 if WHOLE else 1000):
+        for _ in range(MANY):
             drawn += 1
             yield os.urandom(16) * (MIB // 16)
 
@@ -45,7 +45,7 @@ def test_slow_consumer(on):
         ahead = max(ahead, drawn - taken)
         growth = max(growth, process.memory_info().rss - before)
     assert drawn == taken + 1
-    assert ahead <= 400
+    assert ahead <= 600
     assert growth < 2 * ahead * MIB
 
 
@@ -74,7 +74,9 @@ def test_leaving_stops_what_runs(gate):
         for result in ff.imap(lambda n: n or gate.wait(), itertools.count(1), on=pool):
             if result == 5:
                 break
-        slow = ff.imap_unordered(lambda n: n < 3 and n or gate.wait(n), itertools.count(1), on=pool)
+        slow = ff.imap_unordered(
+            lambda n: n if n < 3 else gate.wait(n), itertools.count(1), on=pool
+        )
         assert {next(slow), next(slow)} == {1, 2}
         slow.close()
         assert pool.submit(abs, -1).result(timeout=5) == 1
@@ -238,9 +240,6 @@ def test_pool_thread_that_raises(way, monkeypatch):
             with pytest.raises(ff.StartupFailed, match="injected"):
                 ff.map(abs, range(10), on=pool)
         else:
-            futures = []
+            assert type(pool.submit(abs, -1).exception(timeout=10)) is ff.StartupFailed
             with pytest.raises(ff.StartupFailed, match="injected"):
-                for _ in range(1000):
-                    futures.append(pool.submit(abs, -1))
-                    time.sleep(0.005)
-            assert {type(future.exception(timeout=10)) for future in futures} == {ff.StartupFailed}
+                pool.submit(abs, -1)

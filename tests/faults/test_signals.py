@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sys
@@ -9,9 +10,7 @@ import time
 
 import pytest
 
-from tests.faults.conftest import WHOLE, launch
-
-MOMENTS = 15 if WHOLE else 5
+MOMENTS = 15 if os.environ.get("FANFOLD_FAULTS") == "whole" else 3
 
 LONG_MAP = """
     def task(n):
@@ -106,19 +105,17 @@ def test_interrupts_again_and_again(seed, start):
 # Drivers that die
 
 BUSY = """
-    import numpy as np
+    import subprocess
 
-    def task(array):
-        import subprocess
+    def task(large):
         subprocess.Popen(["sleep", "999"])
-        time.sleep(float(array[0]))
-        return array
+        time.sleep(60)
 
     pool = ff.ProcessExecutor(2, mp_context=sys.argv[1])
     pool.submit(abs, -1).result()
     say("begun")
     if sys.argv[2] == "busy":
-        for future in [pool.submit(task, np.full(100_000, 60.0)) for _ in range(4)]:
+        for future in [pool.submit(task, bytes(1 << 20)) for _ in range(4)]:
             future.result()
     else:
         time.sleep(60)
@@ -142,15 +139,15 @@ ENDS = {
 }
 
 
-METHODS = ["forkserver", "fork", "forkserver", "spawn", "forkserver"]
+METHODS = ["forkserver", "fork", "spawn"]
 
 
 @pytest.mark.parametrize("state", ["busy", "idle"])
 @pytest.mark.parametrize("end", ENDS)
 def test_driver_dies(end, state, start):
-    """L30, L31: however the driver ends, and whenever, its workers and what their tasks have started
-    are gone within 2 s; what it had in shared memory goes with them, or at the next start where
-    nobody was there to remove it: no launcher yet, or none at all, with "fork"."""
+    """L30, L31: however the driver ends, and whenever, its workers and what their tasks started are
+    gone within 2 s; what it had in shared memory goes with them, or at the next start where nobody
+    was there to remove it: no launcher yet, or none at all, with "fork"."""
     chance = random.Random(f"{end} {state}")
     drivers = []
     for moment in range(MOMENTS):
@@ -193,10 +190,9 @@ def test_everything_dies(start):
     """L54: what a driver leaves in shared memory when it is killed together with all its processes
     is swept by the next one that starts; what belongs to the living is not."""
     script = """
-        import numpy as np
         pool = ff.ProcessExecutor(2)
         futures = [pool.submit(time.sleep, 60) for _ in range(2)]
-        futures += [pool.submit(len, np.ones(1 << 20)) for _ in range(3)]
+        futures += [pool.submit(len, bytes(1 << 20)) for _ in range(3)]
         say("begun")
         time.sleep(60)
         """
@@ -213,7 +209,7 @@ def test_everything_dies(start):
     assert all(path.exists() for path in kept)
 
 
-def test_command_interrupted(tmp_path):
+def test_command_interrupted(tmp_path, launch):
     """L28: Ctrl-C to the command ends it within 3 s with exit code 130 and says what had finished,
     without a traceback; the results so far are on stdout."""
     (tmp_path / "work.py").write_text(
@@ -231,11 +227,8 @@ def test_command_interrupted(tmp_path):
         assert time.monotonic() < deadline, driver.report()
         time.sleep(0.01)
     driver.send_group(signal.SIGINT)
-    try:
-        assert driver.end(limit=3) == 130, driver.report()
-        driver.nothing_is_left()
-    finally:
-        driver.kill_everything()
+    assert driver.end(limit=3) == 130, driver.report()
+    driver.nothing_is_left()
     assert "Traceback" not in driver.err
     assert "3 done, 0 failed, 6 not finished" in driver.err
     assert [line.split() for line in driver.out.splitlines()[1:]] == [

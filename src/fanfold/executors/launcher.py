@@ -138,7 +138,8 @@ class _Connection:
         return size
 
     def answer(self, *answer: object) -> None:
-        self.channel.send(pickle.dumps(answer))
+        with contextlib.suppress(OSError):  # the driver is gone: reading will tell
+            self.channel.send(pickle.dumps(answer))
 
     def kill_all(self) -> None:
         for worker in self.workers.values():

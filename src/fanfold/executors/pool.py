@@ -66,7 +66,7 @@ class Pool:
         self._reports: list[Callable[[], None]] = []
         self._tick = _TICK
         self._next_look = 0.0
-        self._timed: set[PooledCall] = set()
+        self._calls: set[PooledCall] = set()
         self._loop = Loop(self._turn, lambda: self._tick, self._collapse, self._release)
 
     # Called from any thread
@@ -82,32 +82,40 @@ class Pool:
                 self._assign()
 
     def begin(self, call: PooledCall) -> None:
+        """Shipments of a call will come; `end` or the end of the pool frees it."""
+        with self._lock:
+            self._calls.add(call)
+            self._set_tick()
         if call.call.timeout is not None:
-            with self._lock:
-                self._timed.add(call)
-                self._set_tick()
             self._loop.wake()
 
     def end(self, call: PooledCall) -> None:
         """Drop what is queued of a call, and stop the workers that run it."""
         with self._lock:
             call.closed = True
-            self._timed.discard(call)
-            self._set_tick()
+            self._set_tick(without=call)
             for shipment in [one for one in self._queue if one.call is call]:
                 self._queue.remove(shipment)
                 shipment.let_go()
             for worker in self._workers.values():
                 if any(one.call is call for one in worker.outstanding.values()):
                     self._kill(worker)
-                elif call.id in worker.calls:
+        self.forget(call)
+
+    def forget(self, call: PooledCall) -> None:
+        """Free a call of which nothing is queued or runs."""
+        with self._lock:
+            self._calls.discard(call)
+            for worker in self._workers.values():
+                if call.id in worker.calls and not worker.leaving:
                     worker.calls.discard(call.id)
                     self._post(worker, [("forget", call.id)])
         call.free()
 
-    def _set_tick(self) -> None:
+    def _set_tick(self, without: PooledCall | None = None) -> None:
         """Look as often at the workers as the shortest timeout needs."""
-        limits = [call.call.timeout for call in self._timed if call.call.timeout is not None]
+        calls = [call.call for call in self._calls if call is not without]
+        limits = [call.timeout for call in calls if call.timeout is not None]
         self._tick = max(0.005, min([_TICK, *(limit / 4 for limit in limits)]))
 
     def cancel_queued(self) -> None:
@@ -123,9 +131,11 @@ class Pool:
         """Take no more work; the thread ends when all is done."""
         with self._lock:
             self._shutting_down = True
-            if not self._loop.started:
-                self._loop.close()
-        self._loop.wake()
+            started = self._loop.started
+        if started:
+            self._loop.wake()
+        else:
+            self._release()
 
     def kill(self) -> None:
         """End all workers now; what they ran fails as if they had died."""
@@ -545,3 +555,6 @@ class Pool:
                 worker.close()
             self._workers.clear()
             self._starter.close()
+            calls, self._calls = self._calls, set()
+        for call in calls:
+            call.free()

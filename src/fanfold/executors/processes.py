@@ -6,6 +6,7 @@ import atexit
 import concurrent.futures
 import os
 import queue
+import sys
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
@@ -92,16 +93,18 @@ class ProcessExecutor(Executor):
         future = _Future(self._pool)
         items = ((args, kwargs),)
         self._pool.put(Shipment(call, 0, items, *call.pack_items(items), future=future))
-        if call.packed.segments():
-            ending = call
-            future.add_done_callback(lambda _: self._pool.end(ending))
+        if not call.remembered:
+            once = call
+            future.add_done_callback(lambda _: self._pool.forget(once))
         return future
 
     def _new_call(self, fn: Callable[..., Any]) -> PooledCall:
         """Pack a function, and remember it for the next submit if it cannot change unnoticed."""
         call = PooledCall(Call(fn, "both"), self._folder)
+        self._pool.begin(call)
         watched = watch(fn)
         if not call.packed.segments() and (watched or _is_sent_by_name(fn, call)):
+            call.remembered = True
             self._calls[id(fn)] = _Remembered(call, watched)
             if len(self._calls) > _REMEMBERED:
                 self._calls.popitem(last=False)
@@ -109,6 +112,12 @@ class ProcessExecutor(Executor):
 
     def open(self, call: Call) -> Stream:
         return _ProcessStream(self._pool, PooledCall(call, self._folder))
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> bool | None:
+        """Ctrl-C ends what runs, where the standard executor would wait for it."""
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self.kill_workers()
+        return super().__exit__(kind, *rest)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more work; with ``wait``, return when all is done and the workers are gone."""
@@ -233,8 +242,12 @@ def _method(context: Any) -> str:
 
 @atexit.register
 def _finish_at_exit() -> None:
-    """As the standard executor: what was submitted is done before the interpreter ends."""
+    """What was submitted is done before the interpreter ends, unless Ctrl-C ends it."""
+    interrupted = isinstance(getattr(sys, "last_value", None), KeyboardInterrupt)
     for pool in list(_pools):
+        if interrupted:
+            pool.cancel_queued()
+            pool.kill()
         pool.shut_down()
     for pool in list(_pools):
         pool.join()

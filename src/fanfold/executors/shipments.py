@@ -34,6 +34,7 @@ class PooledCall:
         self.report = report
         self.pace: float | None = None
         self.closed = False
+        self.remembered = False  # for the next submit of the same function
         self.shared = SharedBuffers(folder.put, stable=call.stable)
         self._folder = folder
         self._function = SharedBuffers(folder.put)

@@ -63,6 +63,11 @@ _PLAIN = {int, float, bool, complex, type(None)}
 _TEXT = {str, bytes}
 _PLAIN_OR_TEXT = _PLAIN | _TEXT
 
+_READ_ONLY = (
+    "fanfold: large arrays are shared by all workers and cannot be changed in place: "
+    "change a copy, made with array.copy()"
+)
+
 IDLE, LOAD, RUN, SEND = range(4)
 MARK_SIZE = mmap.PAGESIZE
 
@@ -361,6 +366,8 @@ class _Worker:
 
     def _pack_error(self, error: BaseException) -> Packed:
         """The exception and its traceback as text; a `RemoteError` where it cannot be rebuilt."""
+        if isinstance(error, ValueError) and "read-only" in _text_of(error):
+            error.add_note(_READ_ONLY)
         text = "".join(traceback.format_exception(error))
         try:
             packed = pack((error, text), self._folder.put)
