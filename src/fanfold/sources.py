@@ -70,7 +70,9 @@ class _Drawn:
         items: list[Any] = []
         try:
             items.extend(islice(self._inputs, count))  # keeps what came before an exception
-        except Exception as error:  # noqa: BLE001 - raised in its place, after the inputs before it
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - raised in its place, after the inputs before
             self.error = error
         self.ended = len(items) < count
         return items

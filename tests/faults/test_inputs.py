@@ -117,7 +117,8 @@ def test_inputs_that_exit(on, error):
     seen = []
     with pytest.raises(error):
         seen.extend(results)
-    assert seen in ([], list(range(10)))
+    # Ctrl-C, which it may be, is not held back until the inputs before it are done.
+    assert seen == list(range(len(seen) if error is KeyboardInterrupt else 10))
 
 
 # Late

@@ -17,7 +17,7 @@ from itertools import count
 from time import monotonic, perf_counter
 from typing import Any
 
-from fanfold.errors import PoolClosed, StartupFailed, TaskLost, TaskStalled, TaskTimeout
+from fanfold.errors import PoolClosed, StartupFailed, TaskLost, TaskStalled, TaskTimeout, WorkerDied
 from fanfold.executors.culprit import Verdict, judge
 from fanfold.executors.delivery import (
     call_safely,
@@ -60,6 +60,7 @@ class Pool:
         self._numbers = count()
         self._start_failures = 0
         self._shutting_down = False
+        self._killed = False
         self._saturated = False  # no worker has room, until one of them answers or ends
         # What to do once the lock is free: futures to finish, then everything else.
         self._finished: Finished = []
@@ -140,7 +141,7 @@ class Pool:
     def kill(self) -> None:
         """End all workers now; what they ran fails as if they had died."""
         with self._lock:
-            self._shutting_down = True
+            self._shutting_down = self._killed = True
             for worker in self._workers.values():
                 self._kill(worker)
         self._loop.wake()
@@ -467,6 +468,11 @@ class Pool:
     ) -> None:
         if shipment.call.closed:
             shipment.let_go()
+            return
+        if self._killed:
+            ended = WorkerDied("the pool was ended while this was to run", pid=worker.pid)
+            self._fail(shipment, range(shipment.stop - shipment.left, shipment.stop), ended, worker)
+            self._reports.append(shipment.let_go)
             return
         sentence = judge(worker, shipment, code, peak)
         for part in reversed(sentence.again):
