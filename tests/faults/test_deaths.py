@@ -443,12 +443,14 @@ REAPERS = {
         threading.Thread(target=reap, daemon=True).start()
         """,
     "SIGCHLD ignored": "signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+    "every signal blocked": "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())",
 }
 
 
 @pytest.mark.parametrize("reaper", REAPERS)
 def test_user_code_that_reaps(method, reaper, run):
-    """L53: a death is seen also when the user's code waits for our children before we do."""
+    """L53: a death is seen also when the user's code waits for our children before we do, or lets
+    no signal of theirs through."""
     script = """
         def task(n):
             if n == 7:

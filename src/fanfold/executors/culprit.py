@@ -7,17 +7,19 @@ does it again and is named, the others finish.
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from fanfold.errors import TaskError, WorkerDied
+from fanfold.errors import TaskError, TaskStalled, TaskTimeout, WorkerDied
 from fanfold.executors.shipments import Shipment
 from fanfold.executors.worker import IDLE, LOAD, RUN
 
 if TYPE_CHECKING:
     from fanfold.executors.handle import WorkerHandle
 
-__all__ = ["Sentence", "Verdict", "judge"]
+__all__ = ["NOBODY", "Sentence", "Verdict", "accuse", "judge"]
 
+_STALL = 2.0  # seconds a worker may stay stopped (SIGSTOP)
 _PHASES = {1: "load", 2: "run", 3: "send"}
 _DOING = {"load": "loading its input", "run": "running", "send": "sending its result"}
 
@@ -30,12 +32,33 @@ class Verdict(NamedTuple):
     error: TaskError
 
 
+#: The pool ended the worker for a reason that is no task's fault.
+NOBODY = Verdict(-1, -1, TaskError())
+
+
 class Sentence(NamedTuple):
     """What becomes of a shipment whose worker ended: parts to send again, and who is guilty."""
 
     again: list[Shipment]
     guilty: range
     error: TaskError | None
+
+
+def accuse(worker: WorkerHandle, now: float) -> Verdict | None:
+    """Why the pool should end a worker: a task over its timeout, or a process that stays still."""
+    identity, offset, began = worker.running_since() or (0, 0, 0.0)
+    shipment = worker.outstanding.get(identity)
+    limit = shipment.call.call.timeout if shipment is not None else None
+    if shipment is not None and limit is not None and perf_counter() - began > limit:
+        index = shipment.first + offset
+        late = TaskTimeout(f"task {index} exceeded its timeout of {limit:g} s")
+        return Verdict(identity, offset, late)
+    if worker.stopped_for(now) > _STALL:
+        stalled = TaskStalled(
+            f"the worker (pid {worker.pid}) was stopped (SIGSTOP) for {_STALL:g} s and was killed"
+        )
+        return Verdict(identity, offset, stalled)
+    return None
 
 
 def judge(worker: WorkerHandle, shipment: Shipment, code: int | None, peak: int | None) -> Sentence:

@@ -9,7 +9,7 @@ import tempfile
 from typing import Any
 
 from fanfold.executors.culprit import Verdict
-from fanfold.executors.shipments import Shipment
+from fanfold.executors.shipments import PooledCall, Shipment
 from fanfold.executors.worker import MARK_SIZE, RUN, Mark
 from fanfold.transport.channel import Channel
 from fanfold.transport.segments import claim
@@ -120,6 +120,12 @@ class WorkerHandle:
         """(shipment, offset, began) of the one task that it runs; None when that is not so."""
         identity, offset, _, began, phase = self._mark.read()
         return (identity, offset, began) if phase == RUN else None
+
+    def runs(self, call: PooledCall) -> bool:
+        """Is a task of ``call`` running, or may it be next?"""
+        ids = {one.id for one in self.outstanding.values() if one.call is call}
+        running = self.running_since()
+        return bool(ids) and (running is None or running[0] in ids)
 
     def stopped_for(self, now: float) -> float:
         """For how many seconds the process has been seen stopped (SIGSTOP)."""

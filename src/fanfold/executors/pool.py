@@ -11,14 +11,14 @@ import concurrent.futures
 import contextlib
 import selectors
 import threading
-from collections import deque
 from collections.abc import Callable
 from itertools import count
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Any
 
-from fanfold.errors import PoolClosed, StartupFailed, TaskLost, TaskStalled, TaskTimeout, WorkerDied
-from fanfold.executors.culprit import Verdict, judge
+from fanfold.errors import PoolClosed, StartupFailed, TaskLost, WorkerDied
+from fanfold.executors.backlog import Backlog
+from fanfold.executors.culprit import NOBODY, Verdict, accuse, judge
 from fanfold.executors.delivery import (
     call_safely,
     deliver,
@@ -35,10 +35,8 @@ from fanfold.transport.pickling import Packed
 
 __all__ = ["Pool"]
 
-_BATCH = 2e-3  # seconds of work in one message
-_BATCH_TASKS = 500
+_TINY = 2e-3  # seconds; of shorter single calls one of many tells enough
 _TICK = 0.5  # seconds between looks at workers that may be stuck
-_STALL = 2.0  # seconds a worker may stay stopped (SIGSTOP)
 _LOSSES = 20  # workers that die with a task that is not to blame, until it is given up
 _START_FAILURES = 3  # workers that die before they are ready, until the pool gives up
 
@@ -55,7 +53,7 @@ class Pool:
         self._starter = starter
         self._tasks_per_worker = tasks_per_worker
         self._lock = threading.Lock()
-        self._queue: deque[Shipment] = deque()
+        self._backlog = Backlog(workers)
         self._workers: dict[int, WorkerHandle] = {}
         self._numbers = count()
         self._start_failures = 0
@@ -78,7 +76,7 @@ class Pool:
             if self.broken is not None or self._shutting_down:
                 shipment.let_go()
                 raise self.broken or PoolClosed("cannot schedule new futures after shutdown")
-            self._queue.append(shipment)
+            self._backlog.append(shipment)
             if not self._saturated:
                 self._assign()
 
@@ -95,12 +93,10 @@ class Pool:
         with self._lock:
             call.closed = True
             self._set_tick(without=call)
-            for shipment in [one for one in self._queue if one.call is call]:
-                self._queue.remove(shipment)
-                shipment.let_go()
+            self._backlog.drop(call)
             for worker in self._workers.values():
-                if any(one.call is call for one in worker.outstanding.values()):
-                    self._kill(worker)
+                if worker.runs(call):
+                    self._condemn(worker, NOBODY)
         self.forget(call)
 
     def forget(self, call: PooledCall) -> None:
@@ -120,13 +116,24 @@ class Pool:
         self._tick = max(0.005, min([_TICK, *(limit / 4 for limit in limits)]))
 
     def cancel_queued(self) -> None:
+        """Cancel what waits and has not begun; what has been given back goes on."""
         with self._lock:
-            for shipment in self._queue:
-                future = shipment.future
-                if future is not None and future.cancel():
-                    future.set_running_or_notify_cancel()
-                shipment.let_go()
-            self._queue.clear()
+            waiting = self._backlog.take_all()
+        going_on = []
+        for shipment in waiting:  # with the lock free: callbacks may submit
+            if shipment.future is None:
+                error = PoolClosed("the executor was shut down before this could start")
+                deliver_failure(shipment, range(shipment.start, shipment.stop), error, None)
+            elif not shipment.future.cancel():
+                going_on.append(shipment)
+                continue
+            else:
+                shipment.future.set_running_or_notify_cancel()
+            shipment.let_go()
+        with self._lock:
+            for shipment in going_on:
+                self._backlog.append(shipment)
+        self._loop.wake()
 
     def shut_down(self) -> None:
         """Take no more work; the thread ends when all is done."""
@@ -164,11 +171,11 @@ class Pool:
     # Handing out, under the lock
 
     def _assign(self) -> None:
-        while self._queue:
+        while self._backlog:
             worker = self._next_free()
-            if worker is None or (worker.outstanding and self._queue[0].deaths):
-                return  # a suspect travels alone, to a worker that has nothing else
-            batch = self._take_batch(worker)
+            if worker is None or (worker.outstanding and self._backlog.suspect_first):
+                return
+            batch = self._backlog.take_batch(worker)
             if batch:
                 self._send(worker, batch)
 
@@ -187,7 +194,7 @@ class Pool:
     def _start_workers(self) -> None:
         starting = sum(not worker.ready for worker in self._workers.values())
         living = sum(not worker.leaving for worker in self._workers.values())
-        if living < self.size and starting < len(self._queue) and self.broken is None:
+        if living < self.size and starting < len(self._backlog) and self.broken is None:
             self._start_one()
 
     def _start_one(self) -> None:
@@ -199,37 +206,6 @@ class Pool:
         self._loop.watch(worker.channel, worker)
         if not self._loop.started:
             self._loop.start()
-
-    def _take_batch(self, worker: WorkerHandle) -> list[Shipment]:
-        queue = self._queue
-        share = max(1, min(_BATCH_TASKS, len(queue) // (2 * self.size)))
-        batch: list[Shipment] = []
-        seconds = 0.0
-        while queue and len(batch) < share:
-            shipment = queue[0]
-            seconds += shipment.expected()
-            if batch and (seconds > _BATCH or shipment.deaths):
-                break
-            queue.popleft()
-            if not shipment.begin():  # its future was cancelled
-                self._reports.append(shipment.let_go)
-                continue
-            self._fit(worker, shipment)
-            batch.append(shipment)
-            if shipment.deaths or worker.is_full:
-                break
-        return batch
-
-    def _fit(self, worker: WorkerHandle, shipment: Shipment) -> None:
-        """Cut a shipment to what the worker may still do (max_tasks_per_child)."""
-        tasks = shipment.stop - shipment.start
-        fits = worker.room(tasks)
-        if fits < tasks:
-            middle = shipment.start + fits
-            self._queue.appendleft(shipment.part(middle, shipment.stop))
-            shipment.stop = middle
-            shipment.left = fits
-        worker.given += fits
 
     def _send(self, worker: WorkerHandle, batch: list[Shipment]) -> None:
         operations: list[tuple[Any, ...]] = []
@@ -358,9 +334,9 @@ class Pool:
             shipment = worker.remove(identity)
             if shipment is None:
                 continue
-            if shipment.call is not call or took > _BATCH:
+            if shipment.call is not call or took > _TINY:
                 call = shipment.call
-                call.learn(took, 1)  # one of many tells enough of tiny tasks
+                call.learn(took, 1)
             self._finished.append((shipment.future, value))
             if shipment.parcel is not None:
                 self._reports.append(shipment.let_go)
@@ -403,7 +379,7 @@ class Pool:
         rest = shipment.part(stop, shipment.stop)
         worker.given -= rest.left
         shipment.stop = stop
-        self._put_back(rest)
+        self._backlog.put_back(rest)
         self._answered(worker, shipment, rest.left)
 
     def _unloadable(
@@ -423,14 +399,7 @@ class Pool:
     def _separate(self, shipment: Shipment) -> None:
         """Queue the tasks of a shipment one by one: one of them cannot be loaded."""
         for offset in reversed(range(shipment.start, shipment.stop)):
-            self._put_back(shipment.alone(offset))
-
-    def _put_back(self, shipment: Shipment) -> None:
-        """Queue it first, unless nobody waits for it any more."""
-        if shipment.call.closed:
-            shipment.let_go()
-        else:
-            self._queue.appendleft(shipment)
+            self._backlog.put_back(shipment.alone(offset))
 
     def _fail(
         self, shipment: Shipment, offsets: range, error: BaseException, worker: WorkerHandle | None
@@ -478,7 +447,7 @@ class Pool:
         for part in reversed(sentence.again):
             part.losses = shipment.losses + 1
             if part.losses < _LOSSES:
-                self._put_back(part)
+                self._backlog.put_back(part)
             else:
                 lost = TaskLost(f"{_LOSSES} workers died with this task before it could run")
                 self._fail(part, range(part.start, part.stop), lost, worker)
@@ -489,8 +458,7 @@ class Pool:
     def _break(self, message: str, cause: BaseException | None) -> None:
         self.broken = StartupFailed(message)
         self.broken.__cause__ = cause
-        queued = list(self._queue)
-        self._queue.clear()
+        queued = self._backlog.take_all()
         for worker in self._workers.values():
             queued.extend(worker.outstanding.values())
             worker.outstanding.clear()
@@ -506,29 +474,10 @@ class Pool:
             return
         self._next_look = now + self._tick
         for worker in self._workers.values():
-            if not worker.outstanding or worker.verdict is not None:
-                continue
-            identity, offset, began = worker.running_since() or (0, 0, 0.0)
-            shipment = worker.outstanding.get(identity)
-            if shipment is not None:
-                limit = shipment.call.call.timeout
-                if limit is not None and perf_counter() - began > limit:
-                    index = shipment.first + offset
-                    self._condemn(
-                        worker,
-                        Verdict(
-                            identity,
-                            offset,
-                            TaskTimeout(f"task {index} exceeded its timeout of {limit:g} s"),
-                        ),
-                    )
-                    continue
-            if worker.stopped_for(now) > _STALL:
-                error = TaskStalled(
-                    f"the worker (pid {worker.pid}) was stopped (SIGSTOP) for {_STALL:g} s and "
-                    "was killed"
-                )
-                self._condemn(worker, Verdict(identity, offset, error))
+            if worker.outstanding and worker.verdict is None:
+                verdict = accuse(worker, now)
+                if verdict is not None:
+                    self._condemn(worker, verdict)
 
     def _condemn(self, worker: WorkerHandle, verdict: Verdict) -> None:
         worker.verdict = verdict
@@ -540,12 +489,12 @@ class Pool:
         """Whether the pool is done, when it is to shut down: workers leave as work ends."""
         if not self._shutting_down:
             return False
-        if not self._queue:
+        if not self._backlog:
             for worker in self._workers.values():
                 if not worker.outstanding and not worker.leaving:
                     worker.leaving = True
                     self._post(worker, [("exit",)])
-        return not self._queue and not self._workers
+        return not self._backlog and not self._workers
 
     def _collapse(self, error: BaseException) -> None:
         """The pool itself failed: whoever waits gets to know."""
