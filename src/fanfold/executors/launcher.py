@@ -360,6 +360,7 @@ def main(descriptor: int) -> None:
     """The launcher process: serve until the driver's end of ``descriptor`` closes."""
     global _prctl
     _prctl = _load_prctl()
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whoever started us may have blocked some
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     with contextlib.suppress(ImportError):
         import cloudpickle  # noqa: F401 - loaded once here, not once a worker

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import errno
+import resource
 import selectors
 import threading
 from collections.abc import Callable
@@ -198,10 +200,16 @@ class Pool:
             self._start_one()
 
     def _start_one(self) -> None:
-        if not self._loop.started:
-            self._watch_starter()
         number = next(self._numbers)
-        worker = self._starter.start(number, self._tasks_per_worker)
+        try:
+            if not self._loop.started:
+                self._watch_starter()
+            worker = self._starter.start(number, self._tasks_per_worker)
+        except OSError as error:
+            self.size = len(self._workers)  # go on with those that live
+            if not self.size:
+                self._break(_why_not_started(error), error)
+            return
         self._workers[number] = worker
         self._loop.watch(worker.channel, worker)
         if not self._loop.started:
@@ -513,3 +521,11 @@ class Pool:
             calls, self._calls = self._calls, set()
         for call in calls:
             call.free()
+
+
+def _why_not_started(error: OSError) -> str:
+    advice = "see what the system says"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        advice = f"this process may have {limit} open files: raise that with ulimit -n"
+    return f"cannot start a worker: {error}; {advice}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -43,7 +44,7 @@ class PooledCall:
     def definition(self) -> tuple[Any, ...]:
         """The operation that tells a worker of this call."""
         call = self.call
-        return ("call", self.id, call.style, call.entropy, call.timeout, self.packed)
+        return ("call", self.id, sys.path, call.style, call.entropy, call.timeout, self.packed)
 
     def pack_items(self, items: Sequence[Any]) -> tuple[bytes | Packed, Parcel | None]:
         """The items packed, and their parcel where they have segments. Raises `NotSerializable`."""

@@ -37,6 +37,7 @@ class Starter:
     def __init__(
         self, method: str, workers: int, folder: SegmentFolder, initializer: Packed | None
     ) -> None:
+        _fill_standard_descriptors()
         self._connection: Channel | None = None
         self._method = method
         self._workers = workers
@@ -45,15 +46,16 @@ class Starter:
 
     def start(self, number: int, limit: int | None) -> WorkerHandle:
         """Begin to start worker ``number``; work may be posted to it at once."""
-        ours, theirs = socket.socketpair()
-        _driver_sockets.add(ours)
-        descriptor, mark = new_mark()
-        handle = WorkerHandle(number, Channel(ours), mark, limit)
-        try:
+        with contextlib.ExitStack() as passed_on, contextlib.ExitStack() as on_failure:
+            ours, theirs = socket.socketpair()
+            passed_on.enter_context(theirs)
+            on_failure.enter_context(ours)
+            _driver_sockets.add(ours)
+            descriptor, mark = new_mark()
+            passed_on.callback(os.close, descriptor)
+            handle = WorkerHandle(number, Channel(ours), mark, limit)
             self._launch(handle, theirs.fileno(), descriptor)
-        finally:
-            theirs.close()
-            os.close(descriptor)
+            on_failure.pop_all()
         handle.post([("setup", self._setup(handle))])
         return handle
 
@@ -67,11 +69,8 @@ class Starter:
         )
 
     def _launch(self, handle: WorkerHandle, channel: int, mark: int) -> None:
-        stdout, stderr = (_standard(number) for number in (1, 2))
         frame = Channel.frame(pickle.dumps(("start", handle.number)))
-        socket.send_fds(self._socket, [frame], [channel, mark, stdout, stderr])
-        for opened in {stdout, stderr} - {1, 2}:
-            os.close(opened)
+        socket.send_fds(self._socket, [frame], [channel, mark, 1, 2])
 
     def connect(self) -> Channel | None:
         """Connect to the launcher, a new one if the last has died; its channel, to be watched."""
@@ -189,13 +188,14 @@ def _label(handle: WorkerHandle) -> str:
     return f"w{handle.number}-"
 
 
-def _standard(number: int) -> int:
-    """Standard output or error as the worker gets it; the null device where ours is closed."""
-    try:
-        os.fstat(number)
-    except OSError:
-        return os.open(os.devnull, os.O_WRONLY)
-    return number
+def _fill_standard_descriptors() -> None:
+    """Open the null device where standard input, output or error is closed.
+
+    Else one of our sockets would get its number, and tasks would print into it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
 
 
 def _close_driver_sockets() -> None:

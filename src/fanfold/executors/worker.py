@@ -3,7 +3,7 @@
 Messages are pickled lists of tuples. From the driver:
 
     ("setup", Setup)                                         once, first
-    ("call", call id, style, entropy, timeout, packed (function, fold))
+    ("call", call id, path, style, entropy, timeout, packed (function, fold))
     ("forget", call id)
     ("run", shipment id, call id, first, attempt, start, stop, packed items)
     ("one", shipment id, call id, packed items)              a single call, of `submit`
@@ -186,7 +186,8 @@ class _Worker:
             match operation:
                 case ("one", *_) | ("run", *_):
                     self._backlog.append(operation)
-                case ("call", identity, *rest):
+                case ("call", identity, path, *rest):
+                    sys.path[:] = path  # it may have grown since this worker was started
                     self._calls[identity] = _PackedCall(*rest)
                 case ("forget", identity):
                     self._calls.pop(identity, None)
