@@ -5,10 +5,17 @@ import signal
 import subprocess
 import tempfile
 import threading
-from pathlib import Path
+
+import pytest
 
 from fanfold.testing import descendants, leaks
 from fanfold.testing.functions import until
+
+
+@pytest.fixture(autouse=True)
+def temporary_folder(tmp_path, monkeypatch):
+    """A temporary folder of our own: what is left in it on purpose shall disturb nobody."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def test_nothing_left():
@@ -65,17 +72,15 @@ def test_descriptors():
     assert [line.split()[:3] for line in left] == [["file", "descriptor", str(end)] for end in ends]
 
 
-def test_names():
+def test_names(tmp_path):
     """A file of fanfold's in the temporary folder is left."""
-    with leaks(grace=0.1) as left, tempfile.NamedTemporaryFile(prefix="fanfold-", delete=False):
-        pass
-    (name,) = left
-    Path(name.removeprefix("file ")).unlink()
+    with leaks(grace=0.1) as left:
+        (tmp_path / "fanfold-leftover").touch()
+    assert left == [f"file {tmp_path}/fanfold-leftover"]
 
 
-def test_segments_of_this_process(tmp_path, monkeypatch):
+def test_segments_of_this_process(tmp_path):
     """A segment in this process's own folder is left; the folder itself is not."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     folder = tmp_path / f"fanfold-0-boot-1-{os.getpid()}-99-abc"
     with leaks(grace=0.1) as left:
         folder.mkdir()
@@ -83,9 +88,8 @@ def test_segments_of_this_process(tmp_path, monkeypatch):
     assert left == [f"file {folder}/d0"]
 
 
-def test_segments_of_other_processes(tmp_path, monkeypatch):
+def test_segments_of_other_processes(tmp_path):
     """What another process of this machine writes meanwhile is not ours."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with leaks(grace=0.1) as left:
         (tmp_path / f"fanfold-0-boot-1-{os.getppid()}-99-abc").mkdir()
     assert left == []

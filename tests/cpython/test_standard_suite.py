@@ -54,7 +54,6 @@ DIFFERENCES = {
         "the default is the cores that may be used, not four more than the machine has"
     ),
     "ThreadPoolShutdownTest.test_thread_names_default": "threads are named after fanfold",
-    "*.test_max_workers_negative": "UsageError, a ValueError, says it in words of its own",
     "ProcessPool*FailingInitializerTest.test_initializer": (
         "it sends a multiprocessing.Queue, which children inherit, and workers are no children"
     ),

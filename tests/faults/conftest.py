@@ -24,9 +24,8 @@ import pytest
 from fanfold.testing.functions import until
 
 _MARKER = "FANFOLD_TEST_DRIVER"
+_WATCH = "import faulthandler; faulthandler.dump_traceback_later({limit}, exit=True)\n"
 _PREAMBLE = """\
-import faulthandler
-faulthandler.dump_traceback_later({limit}, exit=True)
 import os, signal, sys, threading, time
 import fanfold as ff
 from fanfold.testing import faults
@@ -156,17 +155,23 @@ def start(tmp_path: Path, launch: Start) -> Start:
     """Start a Python script: ``start(script, *arguments, prefix=(), limit=30, **how)``.
 
     ``prefix`` goes before the interpreter in the command, ``how`` to `launch`. After ``limit``
-    seconds the script shows every stack and ends.
+    seconds the script shows every stack and ends; None is for scripts that fork, for the watch
+    does not survive that.
     """
     numbers = count()
 
     def start(
-        script: str, *arguments: object, prefix: Sequence[str] = (), limit: float = 30, **how: Any
+        script: str,
+        *arguments: object,
+        prefix: Sequence[str] = (),
+        limit: float | None = 30,
+        **how: Any,
     ) -> Driver:
         folder = tmp_path / f"driver-{next(numbers)}"
         folder.mkdir()
         path = folder / "script.py"
-        path.write_text(_PREAMBLE.format(limit=limit) + textwrap.dedent(script))
+        watch = _WATCH.format(limit=limit) if limit is not None else ""
+        path.write_text(watch + _PREAMBLE + textwrap.dedent(script))
         command = [*prefix, sys.executable, str(path), *map(str, arguments)]
         return launch(command, folder, **how)
 

@@ -92,7 +92,7 @@ def test_callback_that_raises(on, error, gate, caplog):
         assert isinstance(futures.pop(2).exception(timeout=10), ZeroDivisionError)
         assert [future.result(timeout=10) for future in futures] == [0, 1, *range(3, 20)]
         assert pool.submit(abs, -1).result(timeout=10) == 1
-    assert caplog.text.count("from a callback") == 20
+    assert caplog.text.count(f"{error.__name__}: from a callback") == 20
 
 
 def fail():
@@ -135,7 +135,8 @@ def test_submit_after_shutdown():
                 ff.map(abs, [1, 2], on=pool)
 
 
-def test_use_in_a_forked_child(run):
+@concurrently
+def test_use_in_a_forked_child(on, run):
     """L58: in a forked child the parent's pool refuses, a new one works, and the parent's pool is
     none the worse when the child ends."""
     driver = run(
@@ -146,17 +147,19 @@ def test_use_in_a_forked_child(run):
             except ff.PoolClosed as error:
                 return "belongs to the process that made it" in str(error)
 
-        with ff.ProcessExecutor(1) as pool:
+        with ff.executor(sys.argv[1], workers=1) as pool:
             pool.submit(abs, -1).result()
             child = os.fork()
             if child == 0:
                 say(refused(lambda: pool.submit(abs, 1)))
                 say(refused(lambda: ff.map(abs, [1, 2], on=pool)))
-                say(ff.map(abs, [-1, -2], on="processes", workers=1))
+                say(ff.map(abs, [-1, -2], on=sys.argv[1], workers=1))
                 sys.exit(7)
             say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
             say(pool.submit(abs, -2).result(timeout=5))
-        """
+        """,
+        on,
+        limit=None,
     )
     assert driver.out.splitlines() == ["True", "True", "[1, 2]", "7", "2"]
 

@@ -26,7 +26,7 @@ from fanfold.tasks import Call, Chunk, Report
 __all__ = ["Executor", "Stream", "report_of", "worker_count"]
 
 
-def worker_count(workers: int | None, default: int) -> int:
+def worker_count(workers: int | None, default: int, name: str = "workers") -> int:
     """``workers`` when it is a whole number from 1, ``default`` when it is None.
 
     Raises `UsageError` for anything else.
@@ -35,7 +35,7 @@ def worker_count(workers: int | None, default: int) -> int:
         return default
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise UsageError(
-            f"workers must be a whole number from 1, or None for every core, not {workers!r}"
+            f"{name} must be greater than 0, a whole number (None: every core), not {workers!r}"
         )
     return workers
 
@@ -61,6 +61,21 @@ def report_of(
         peak_memory=peak_memory,
         folded=folded,
     )
+
+
+def _results_in_order(
+    futures: deque[concurrent.futures.Future[Any]],
+    more: Iterator[concurrent.futures.Future[Any]],
+    deadline: float | None,
+) -> Iterator[Any]:
+    try:
+        while futures:
+            futures[0].result(None if deadline is None else max(0.0, deadline - monotonic()))
+            futures.extend(islice(more, 1))
+            yield futures.popleft().result()  # no name for it here: it is the caller's alone
+    finally:
+        for future in futures:
+            future.cancel()
 
 
 class Stream(ABC):
@@ -133,27 +148,9 @@ class Executor(concurrent.futures.Executor, ABC):
         inputs = zip(*iterables, strict=False)
         ahead = islice(inputs, buffersize) if buffersize else inputs
         futures = deque(self.submit(fn, *args) for args in ahead)
-        rest = inputs if buffersize else iter(())
-        return self._results_in_order(fn, futures, rest, deadline)
-
-    def _results_in_order(
-        self,
-        fn: Callable[..., Any],
-        futures: deque[concurrent.futures.Future[Any]],
-        rest: Iterator[Any],
-        deadline: float | None,
-    ) -> Iterator[Any]:
-        try:
-            while futures:
-                left = None if deadline is None else max(0.0, deadline - monotonic())
-                result = futures[0].result(left)
-                futures.popleft()
-                for args in islice(rest, 1):
-                    futures.append(self.submit(fn, *args))
-                yield result
-        finally:
-            for future in futures:
-                future.cancel()
+        # Only a map that goes on submitting may keep the executor alive.
+        more = (self.submit(fn, *args) for args in inputs) if buffersize else iter(())
+        return _results_in_order(futures, more, deadline)
 
     def __reduce__(self) -> Any:
         raise TypeError(

@@ -18,6 +18,7 @@ and answers ``("started", number, pid)`` and ``("exited", number, exit code, pea
 from __future__ import annotations
 
 import array
+import atexit
 import contextlib
 import os
 import pickle
@@ -88,6 +89,13 @@ class _Launcher:
         return ours
 
 
+    def close(self) -> None:
+        """Let it end, as it does when its control socket closes."""
+        self._socket.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=1)
+
+
 _lock = threading.Lock()
 _launcher: _Launcher | None = None
 
@@ -103,6 +111,12 @@ def connect() -> socket.socket:
         except OSError:  # it died since we looked
             _launcher = _Launcher()
             return _launcher.connect()
+
+
+@atexit.register
+def _end_with_driver() -> None:
+    if _launcher is not None and _launcher.driver == os.getpid():
+        _launcher.close()
 
 
 # The launcher's side

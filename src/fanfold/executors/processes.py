@@ -65,7 +65,7 @@ class ProcessExecutor(Executor):
                 raise TypeError("max_tasks_per_child must be an integer or None")
             if max_tasks_per_child < 1:
                 raise UsageError(f"max_tasks_per_child must be >= 1, not {max_tasks_per_child}")
-        self.workers = worker_count(max_workers, int(cores()))
+        self.workers = worker_count(max_workers, int(cores()), "max_workers")
         self._folder = process_folder()
         first = None
         if initializer is not None:

@@ -8,6 +8,7 @@ why it is used only when it is asked for.
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import pickle
 import signal
@@ -66,6 +67,7 @@ class Starter:
             segment_roots=self._folder.roots,
             segment_label=_label(handle),
             initializer=self._initializer,
+            authkey=bytes(multiprocessing.current_process().authkey),
         )
 
     def _launch(self, handle: WorkerHandle, channel: int, mark: int) -> None:

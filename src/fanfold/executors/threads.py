@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
+import logging
+import os
 import queue
 import threading
 import weakref
@@ -30,6 +32,7 @@ from fanfold.tasks import Call, Chunk, Report
 
 __all__ = ["ThreadExecutor"]
 
+_logger = logging.getLogger("fanfold")
 _TICK = 0.02  # seconds a task may hold up the rest of its chunk
 _numbers = count()
 _pools: weakref.WeakSet[_Pool] = weakref.WeakSet()
@@ -56,7 +59,7 @@ class ThreadExecutor(Executor):
     ) -> None:
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        self.workers = worker_count(max_workers, int(cores()))
+        self.workers = worker_count(max_workers, int(cores()), "max_workers")
         prefix = thread_name_prefix or f"fanfold-{next(_numbers)}"
         self._pool = _Pool(self.workers, prefix, initializer, initargs)
         weakref.finalize(self, self._pool.close).atexit = False
@@ -146,7 +149,10 @@ class _Worker:
             work = pool.next_nested(self) if self.helper else pool.next_work()
             if work is None:
                 return
-            work.run(self)
+            try:
+                work.run(self)
+            except BaseException:
+                _logger.exception("a callback of a future raised")
             del work
             pool.ended(self)
 
@@ -171,6 +177,7 @@ class _Pool:
         self._threads: list[_Worker] = []
         self._serial = count()
         self._closed = False
+        self._owner = os.getpid()
         self._idle = threading.Semaphore(0)
         self._nested: deque[_Work] = deque()  # given by tasks while every thread was busy
         self._givers: set[_Worker] = set()  # whose tasks gave work, and may be waiting for it
@@ -205,6 +212,10 @@ class _Pool:
         with self._lock:
             if self.broken is not None:
                 raise self.broken
+            if os.getpid() != self._owner:
+                raise PoolClosed(
+                    "this executor belongs to the process that made it: make a new one"
+                )
             if self._closed:
                 raise PoolClosed("cannot schedule new futures after shutdown")
             if self._idle.acquire(blocking=False):

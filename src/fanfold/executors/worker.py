@@ -31,6 +31,7 @@ from __future__ import annotations
 import faulthandler
 import gc
 import mmap
+import multiprocessing
 import os
 import pickle
 import resource
@@ -80,6 +81,7 @@ class Setup(NamedTuple):
     segment_roots: list[str]
     segment_label: str
     initializer: Packed | None
+    authkey: bytes  # of multiprocessing: the proxies of its managers are let in by it
 
 
 class Mark:
@@ -164,6 +166,7 @@ class _Worker:
 
     def _set_up(self, setup: Setup) -> bool:
         sys.path[:] = setup.path
+        multiprocessing.current_process().authkey = setup.authkey
         self._name = setup.name
         self._folder = SegmentFolder(setup.segment_roots, setup.segment_label)
         if setup.initializer is not None:

@@ -199,7 +199,8 @@ def grid(gibibyte: int = 1 << 30) -> list[Fault]:
     >>> len(grid())
     19
     """
-    slow = 5.0 + 60.0 * gibibyte / (1 << 30)
+    scale = gibibyte / (1 << 30)
+    slow = 5.0 + 60.0 * scale
     kill, send = -signal.SIGKILL, {"phase": "send", "patience": slow}
     return [
         _death("SIGKILL to itself", kill, kill_self),
@@ -224,7 +225,9 @@ def grid(gibibyte: int = 1 << 30) -> list[Fault]:
         _death("argument exits on load", 3, int, argument=exits_on_load, phase="load"),
         Fault("RecursionError", RecursionError, recurse),
         Fault("result nested 200 000 deep", NotSerializable, nested),
-        _death("killed while sending 1 GiB", kill, partial(die_sending, gibibyte, 0.15), **send),
+        _death(
+            "killed while sending 1 GiB", kill, partial(die_sending, gibibyte, 0.15 * scale), **send
+        ),
         _death("closes fds 3-4096", kill, close_descriptors, phase=None),
         Fault("120 s task, limit 1.5 s", TaskTimeout, partial(time.sleep, 120), timeout=1.5),
         Fault("SIGSTOP to itself", TaskStalled, partial(kill_self, signal.SIGSTOP)),

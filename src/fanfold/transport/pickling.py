@@ -164,10 +164,7 @@ def _importable(name: str) -> bool:
     if getattr(module, "__file__", None) is None:  # built in, or made by hand
         return name in sys.builtin_module_names or getattr(module, "__spec__", None) is not None
     spec = _find(name)
-    if spec is None:
-        # Editable installs and zipped packages have finders of their own: trust their import.
-        return type(getattr(module, "__loader__", None)) is not importlib.machinery.SourceFileLoader
-    return spec.origin == module.__file__
+    return spec is not None and spec.origin == module.__file__
 
 
 def _find(name: str) -> importlib.machinery.ModuleSpec | None:
@@ -175,7 +172,10 @@ def _find(name: str) -> importlib.machinery.ModuleSpec | None:
     spec, path = None, None
     parts = name.split(".")
     for depth in range(1, len(parts) + 1):
-        spec = importlib.machinery.PathFinder.find_spec(".".join(parts[:depth]), path)
+        parent = ".".join(parts[:depth])
+        # Every finder is asked: editable installs and zipped packages have their own.
+        found = (finder.find_spec(parent, path) for finder in sys.meta_path)
+        spec = next((one for one in found if one is not None), None)
         if spec is None:
             return None
         path = spec.submodule_search_locations

@@ -1,0 +1,40 @@
+"""Every row of the fault matrix has a test that injects it, or a reason why it has none.
+
+The rows are the ways in which a local pool can be hurt, L01 to L62, numbered once and for all; the
+docstring of a test begins with the rows it holds. `docs/reference/faults.md` tells users the same.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+ROWS = [f"L{number:02}" for number in range(1, 63)]
+NOT_TESTED = {
+    "L04": "fanfold sets no limit to a worker's memory yet, so there is none to exceed. What "
+    "helps: max_tasks_per_child (L50), or RLIMIT_AS, set by an initializer (L38).",
+}
+
+
+def rows_tested() -> dict[str, list[str]]:
+    """The tests of each row, by the beginnings of their docstrings."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(Path(__file__).parent.glob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                rows = re.match(r"((?:L\d\d(?:, )?)+): ", ast.get_docstring(node) or "")
+                for row in rows[1].split(", ") if rows else ():
+                    found.setdefault(row, []).append(f"{path.name}::{node.name}")
+    return found
+
+
+def test_every_row_is_tested():
+    """Each row is in the docstring of a test or in the table of those that are not tested."""
+    assert sorted({*rows_tested(), *NOT_TESTED}) == ROWS
+
+
+def test_no_row_is_tested_and_not():
+    """The table names no row that has a test, and gives a reason for each."""
+    assert not NOT_TESTED.keys() & rows_tested().keys()
+    assert all(NOT_TESTED.values())
