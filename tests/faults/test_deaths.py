@@ -377,6 +377,14 @@ def test_initializer_whose_module_is_gone(tmp_path, monkeypatch):
 # What a worker leaves behind
 
 
+def runs(pid):
+    """Whether a process lives; one that ended and was not buried by its new parent does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_children_of_a_killed_worker(method, log):
     """L32: what a task has started ends with its worker, whole."""
 
@@ -392,7 +400,7 @@ def test_children_of_a_killed_worker(method, log):
         results = named(ff.map(task, range(TASKS), on=pool, errors="return"))
         assert type(results.pop(GUILTY)) is WorkerDied
         assert results == squares_but()
-        until(lambda: not any(map(psutil.pid_exists, log.numbers())), "its children to end", 2)
+        until(lambda: not any(map(runs, log.numbers())), "its children to end", 2)
     assert len(log.numbers()) == 2
 
 

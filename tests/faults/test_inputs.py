@@ -59,7 +59,9 @@ def test_endless_inputs(on, imap):
     can be used again."""
     drawn = itertools.count()
     with ff.executor(on, workers=2) as pool:
-        results = imap(lambda n: 2 * n, (next(drawn) for _ in itertools.count()), on=pool)
+        results = imap(
+            lambda n: time.sleep(1e-3) or 2 * n, (next(drawn) for _ in itertools.count()), on=pool
+        )
         firsts = list(itertools.islice(results, 20))
         results.close()
         assert set(firsts) <= set(range(0, 400, 2))

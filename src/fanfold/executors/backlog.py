@@ -53,16 +53,17 @@ class Backlog:
             if not shipment.begin():  # its future was cancelled
                 shipment.let_go()
                 continue
-            self._fit(worker, shipment)
+            if worker.limit is not None:
+                self._fit(worker, worker.limit, shipment)
             batch.append(shipment)
             if shipment.deaths or worker.is_full:
                 break
         return batch
 
-    def _fit(self, worker: WorkerHandle, shipment: Shipment) -> None:
+    def _fit(self, worker: WorkerHandle, limit: int, shipment: Shipment) -> None:
         """Cut a shipment to what the worker may still do (max_tasks_per_child)."""
         tasks = shipment.stop - shipment.start
-        fits = worker.room(tasks)
+        fits = min(tasks, limit - worker.given)
         if fits < tasks:
             middle = shipment.start + fits
             self._queue.appendleft(shipment.part(middle, shipment.stop))

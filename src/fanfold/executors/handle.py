@@ -53,7 +53,7 @@ class WorkerHandle:
         self.given = 0
         self.batch = 0  # shipments in the last message
         self.load = 0.0  # seconds of work it should have, as far as known
-        self._limit = limit
+        self.limit = limit  # tasks it may do
         self._mark = mark
         self._stopped_since: float | None = None
 
@@ -78,11 +78,7 @@ class WorkerHandle:
     @property
     def is_full(self) -> bool:
         """It has been given all the tasks that it may do (max_tasks_per_child)."""
-        return self._limit is not None and self.given >= self._limit
-
-    def room(self, tasks: int) -> int:
-        """How many of so many tasks it may still take."""
-        return tasks if self._limit is None else min(tasks, self._limit - self.given)
+        return self.limit is not None and self.given >= self.limit
 
     def add(self, shipment: Shipment) -> None:
         self.outstanding[shipment.id] = shipment

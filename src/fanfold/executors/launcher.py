@@ -88,7 +88,6 @@ class _Launcher:
             socket.send_fds(self._socket, [b"+"], [theirs.fileno()])
         return ours
 
-
     def close(self) -> None:
         """Let it end, as it does when its control socket closes."""
         self._socket.close()

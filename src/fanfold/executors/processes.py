@@ -27,6 +27,7 @@ from fanfold.transport.watch import Watch, watch
 
 __all__ = ["ProcessExecutor"]
 
+_NO_KWARGS: dict[str, Any] = {}  # one for all calls without any
 _REMEMBERED = 128  # functions whose packed form is kept for the next submit
 _METHODS = ("forkserver", "spawn", "fork")
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
@@ -86,17 +87,20 @@ class ProcessExecutor(Executor):
 
         Raises `NotSerializable` when the function or an argument cannot be sent.
         """
-        if os.getpid() != self._owner:
-            raise PoolClosed("this executor belongs to the process that made it: make a new one")
+        self._check_owner()
         known = self._calls.get(id(fn))
         call = known.call if known is not None and known.packs(fn) else self._new_call(fn)
         future = _Future(self._pool)
-        items = ((args, kwargs),)
+        items = ((args, kwargs or _NO_KWARGS),)
         self._pool.put(Shipment(call, 0, items, *call.pack_items(items), future=future))
         if not call.remembered:
             once = call
             future.add_done_callback(lambda _: self._pool.forget(once))
         return future
+
+    def _check_owner(self) -> None:
+        if os.getpid() != self._owner:
+            raise PoolClosed("this executor belongs to the process that made it: make a new one")
 
     def _new_call(self, fn: Callable[..., Any]) -> PooledCall:
         """Pack a function, and remember it for the next submit if it cannot change unnoticed."""
@@ -111,6 +115,7 @@ class ProcessExecutor(Executor):
         return call
 
     def open(self, call: Call) -> Stream:
+        self._check_owner()
         return _ProcessStream(self._pool, PooledCall(call, self._folder))
 
     def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> bool | None:
