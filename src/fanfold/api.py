@@ -304,7 +304,10 @@ def _collect(job: _Map) -> list[Any]:
     parts = {report.first: report.values for report in job.reports(raises=job.raises)}
     if len(parts) == 1:
         return next(iter(parts.values()))
-    return [value for first in sorted(parts) for value in parts[first]]
+    values: list[Any] = []
+    for first in sorted(parts):
+        values += parts.pop(first)  # so that no result is held twice
+    return values
 
 
 def _values(job: _Map, *, ordered: bool) -> Iterator[Any]:

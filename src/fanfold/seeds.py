@@ -6,7 +6,7 @@ else: not on the place, the number of workers, the chunks or the attempt.
 
 from __future__ import annotations
 
-import secrets
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ _current = _Current()
 
 def new_entropy() -> int:
     """Fresh entropy for a map without a seed: 128 bits, as NumPy recommends."""
-    return secrets.randbits(128)
+    return int.from_bytes(os.urandom(16), "little")
 
 
 @contextmanager

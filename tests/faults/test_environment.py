@@ -110,10 +110,11 @@ LAUNCHES = {
     "interactive": ["-i", "-q"],
     "run by another": ["-c", "import runpy; runpy.run_path('main.py', run_name='__main__')"],
     "doctest": ["-m", "doctest", "-v", "session.txt"],
-    "optimized, isolated": ["-O", "-I", "main.py"],
+    "optimized, safe path": ["-O", "-P", "main.py"],
 }
 
 
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
 @pytest.mark.parametrize("form", LAUNCHES)
 def test_forms_of_main(method, form, tmp_path, launch):
     """L44: functions and classes of a main program without a guard work, however the program is
@@ -217,11 +218,11 @@ def test_module_gone(tmp_path, monkeypatch):
         assert pool.submit(abs, -1).result(timeout=10) == 1
 
 
-@pytest.mark.parametrize("name", ["signal", "random", "socket", "selectors", "pickle", "numpy"])
-def test_files_named_like_modules(method, name, tmp_path, launch):
-    """L47: a file in the current folder that is named like a module of the standard library does
-    not keep workers from starting."""
-    (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')\n")
+def test_files_named_like_modules(method, tmp_path, launch):
+    """L47: files in the current folder that are named like modules of the standard library do not
+    keep workers from starting."""
+    for name in ("signal", "random", "socket", "selectors", "pickle", "struct", "numpy", "psutil"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')\n")
     code = f"import fanfold as ff; print(ff.map(abs, [-1], on=ff.ProcessExecutor(1, {method!r})))"
     driver = launch([sys.executable, "-P", "-c", code], tmp_path)
     assert driver.end() == 0, driver.report()

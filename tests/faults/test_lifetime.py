@@ -219,9 +219,10 @@ def test_end_of_the_interpreter(on, ending, start):
     assert code == (1 if ending == "an exception" else 0), driver.report()
     if ending in ("pending", "after a map", "an exception", "sys.exit"):
         assert driver.out.count("worked") == 8
-    if ending == "thread that ends later":
-        assert "[1, 2]" in driver.out
-    driver.nothing_is_left()
+    refused = "can't create new thread at interpreter shutdown" in driver.err  # Python 3.12
+    if ending in ("thread that ends later", "a map at exit"):
+        assert "[1, 2]" in driver.out or refused
+    driver.nothing_is_left(names=not refused)
 
 
 # Bursts

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import tempfile
 from typing import Any
 
 from fanfold.executors.culprit import Verdict
@@ -25,6 +24,8 @@ def new_mark() -> tuple[int, Mark]:
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("fanfold-mark", os.MFD_CLOEXEC)
     else:
+        import tempfile
+
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
     os.truncate(descriptor, MARK_SIZE)

@@ -23,10 +23,8 @@ import contextlib
 import os
 import pickle
 import selectors
-import shutil
 import signal
 import socket
-import subprocess
 import sys
 import threading
 from typing import Any, NamedTuple
@@ -61,6 +59,8 @@ class _Launcher:
     """The launcher process of this driver."""
 
     def __init__(self) -> None:
+        import subprocess  # late, as all that the launcher itself does not need
+
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -91,7 +91,7 @@ class _Launcher:
     def close(self) -> None:
         """Let it end, as it does when its control socket closes."""
         self._socket.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(Exception):  # it did not end in time: it will
             self._process.wait(timeout=1)
 
 
@@ -168,6 +168,7 @@ class _Server:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._connections: dict[int, _Connection] = {}
+        self._warm = False
         self._closing: list[_Connection] = []
         self._roots: set[str] = set()  # where the driver and its workers keep segments
         self._selector = selectors.DefaultSelector()
@@ -181,7 +182,10 @@ class _Server:
 
     def serve(self) -> None:
         while True:
-            for key, _ in self._selector.select():
+            events = self._selector.select(None if self._warm else 0.02)
+            if not events:
+                self._warm_up()
+            for key, _ in events:
                 if key.fileobj is self._control:
                     if not self._accept():
                         return self._end()
@@ -189,6 +193,12 @@ class _Server:
                     self._bury()
                 else:
                     self._handle(self._connections[key.fd])
+
+    def _warm_up(self) -> None:
+        """Load what many tasks need, once here instead of once a worker; the first did not wait."""
+        self._warm = True
+        with contextlib.suppress(ImportError):
+            import cloudpickle  # noqa: F401
 
     def _accept(self) -> bool:
         try:
@@ -260,6 +270,8 @@ class _Server:
         with contextlib.suppress(ChildProcessError):
             while True:
                 os.wait()
+        import shutil
+
         for root in self._roots:
             shutil.rmtree(root, ignore_errors=True)
 
@@ -375,8 +387,6 @@ def main(descriptor: int) -> None:
     _prctl = _load_prctl()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whoever started us may have blocked some
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
-    with contextlib.suppress(ImportError):
-        import cloudpickle  # noqa: F401 - loaded once here, not once a worker
-    from fanfold.executors import worker  # noqa: F401 - likewise
+    from fanfold.executors import worker  # noqa: F401 - loaded once here, not once a worker
 
     _Server(socket.socket(fileno=descriptor)).serve()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -13,6 +12,7 @@ from fanfold.tasks import Call, Report
 from fanfold.transport.pickling import THRESHOLD, Packed, pack, pack_function, pack_small
 from fanfold.transport.segments import SegmentFolder
 from fanfold.transport.sharing import SharedBuffers
+from fanfold.transport.surroundings import surroundings
 
 __all__ = ["Parcel", "PooledCall", "Shipment"]
 
@@ -44,7 +44,15 @@ class PooledCall:
     def definition(self) -> tuple[Any, ...]:
         """The operation that tells a worker of this call."""
         call = self.call
-        return ("call", self.id, sys.path, call.style, call.entropy, call.timeout, self.packed)
+        return (
+            "call",
+            self.id,
+            surroundings(),
+            call.style,
+            call.entropy,
+            call.timeout,
+            self.packed,
+        )
 
     def pack_items(self, items: Sequence[Any]) -> tuple[bytes | Packed, Parcel | None]:
         """The items packed, and their parcel where they have segments. Raises `NotSerializable`."""

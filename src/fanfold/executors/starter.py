@@ -8,7 +8,6 @@ why it is used only when it is asked for.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import pickle
 import signal
@@ -26,6 +25,7 @@ from fanfold.resources import blas_threads, cores, thread_environment
 from fanfold.transport.channel import Channel, ChannelClosed
 from fanfold.transport.pickling import Packed
 from fanfold.transport.segments import SegmentFolder
+from fanfold.transport.surroundings import surroundings
 
 __all__ = ["ForkStarter", "Starter"]
 
@@ -63,11 +63,10 @@ class Starter:
     def _setup(self, handle: WorkerHandle) -> worker.Setup:
         return worker.Setup(
             name=handle.name,
-            path=sys.path,
             segment_roots=self._folder.roots,
             segment_label=_label(handle),
             initializer=self._initializer,
-            authkey=bytes(multiprocessing.current_process().authkey),
+            surroundings=surroundings(),
         )
 
     def _launch(self, handle: WorkerHandle, channel: int, mark: int) -> None:

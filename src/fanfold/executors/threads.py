@@ -233,13 +233,13 @@ class _Pool:
     def _start_helper(self) -> None:
         if self._nested and len(self._helpers) < len(self._givers):
             helper = _Worker(self, next(self._serial), helper=True)
-            self._helpers.add(helper)
             helper.thread.start()
+            self._helpers.add(helper)
 
     def _start_one(self) -> None:
         worker = _Worker(self, next(self._serial))
+        worker.thread.start()  # raises when the interpreter ends (Python 3.12)
         self._threads.append(worker)
-        worker.thread.start()
 
     def leave_behind(self, worker: _Worker) -> None:
         """Stop counting on a worker that is stuck, and start another in its place."""

@@ -3,7 +3,7 @@
 Messages are pickled lists of tuples. From the driver:
 
     ("setup", Setup)                                         once, first
-    ("call", call id, path, style, entropy, timeout, packed (function, fold))
+    ("call", call id, surroundings, style, entropy, timeout, packed (function, fold))
     ("forget", call id)
     ("run", shipment id, call id, first, attempt, start, stop, packed items)
     ("one", shipment id, call id, packed items)              a single call, of `submit`
@@ -31,7 +31,6 @@ from __future__ import annotations
 import faulthandler
 import gc
 import mmap
-import multiprocessing
 import os
 import pickle
 import resource
@@ -40,7 +39,6 @@ import signal
 import socket
 import sys
 import threading
-import traceback
 from collections import deque
 from time import perf_counter
 from types import FrameType
@@ -52,6 +50,7 @@ from fanfold.tasks import Call, Style
 from fanfold.transport.channel import Channel, ChannelClosed
 from fanfold.transport.pickling import THRESHOLD, Packed, pack, unpack
 from fanfold.transport.segments import Segment, SegmentFolder, attach
+from fanfold.transport.surroundings import Surroundings
 
 __all__ = ["IDLE", "LOAD", "MARK_SIZE", "RUN", "SEND", "Mark", "Setup", "main"]
 
@@ -77,11 +76,10 @@ class Setup(NamedTuple):
     """What a worker is told first."""
 
     name: str
-    path: list[str]
     segment_roots: list[str]
     segment_label: str
     initializer: Packed | None
-    authkey: bytes  # of multiprocessing: the proxies of its managers are let in by it
+    surroundings: Surroundings
 
 
 class Mark:
@@ -165,8 +163,7 @@ class _Worker:
         return 0
 
     def _set_up(self, setup: Setup) -> bool:
-        sys.path[:] = setup.path
-        multiprocessing.current_process().authkey = setup.authkey
+        _enter(setup.surroundings)
         self._name = setup.name
         self._folder = SegmentFolder(setup.segment_roots, setup.segment_label)
         if setup.initializer is not None:
@@ -189,8 +186,8 @@ class _Worker:
             match operation:
                 case ("one", *_) | ("run", *_):
                     self._backlog.append(operation)
-                case ("call", identity, path, *rest):
-                    sys.path[:] = path  # it may have grown since this worker was started
+                case ("call", identity, surroundings, *rest):
+                    _enter(surroundings)  # they may have changed since this worker was started
                     self._calls[identity] = _PackedCall(*rest)
                 case ("forget", identity):
                     self._calls.pop(identity, None)
@@ -372,6 +369,8 @@ class _Worker:
         """The exception and its traceback as text; a `RemoteError` where it cannot be rebuilt."""
         if isinstance(error, ValueError) and "read-only" in _text_of(error):
             error.add_note(_READ_ONLY)
+        import traceback
+
         text = "".join(traceback.format_exception(error))
         try:
             packed = pack((error, text), self._folder.put)
@@ -445,6 +444,14 @@ class _Worker:
                 start = 0 if shipment[0] == "one" else shipment[5]
                 self._out.append(("back", shipment[1], start))
         self._flush()
+
+
+def _enter(surroundings: Surroundings) -> None:
+    sys.path[:] = surroundings.path
+    if surroundings.authkey is not None:
+        import multiprocessing
+
+        multiprocessing.current_process().authkey = surroundings.authkey
 
 
 def _all_plain(values: list[Any]) -> bool:

@@ -13,13 +13,9 @@ import contextlib
 import errno
 import mmap
 import os
-import secrets
-import shutil
 import stat
-import tempfile
 import threading
 from itertools import count
-from pathlib import Path
 from typing import NamedTuple
 
 from fanfold.errors import NoSpace
@@ -142,7 +138,7 @@ def process_folder() -> SegmentFolder:
 
 
 def _make_roots(pid: int) -> list[str]:
-    name = f"{_owner_prefix()}{pid}-{_start_time(pid)}-{secrets.token_hex(8)}"
+    name = f"{_owner_prefix()}{pid}-{_start_time(pid)}-{os.urandom(8).hex()}"
     roots = []
     for parent in _parents():
         path = os.path.join(parent, name)
@@ -160,10 +156,12 @@ def _make_roots(pid: int) -> list[str]:
 def _remove_roots(pid: int, roots: list[str]) -> None:
     if os.getpid() == pid:
         for root in roots:
-            shutil.rmtree(root, ignore_errors=True)
+            _remove_tree(root)
 
 
 def _parents() -> list[str]:
+    import tempfile
+
     shared = [_SHARED_MEMORY] if os.path.isdir(_SHARED_MEMORY) else []
     return [*shared, tempfile.gettempdir()]
 
@@ -177,9 +175,15 @@ def sweep() -> list[str]:
             for name in os.listdir(parent):
                 path = os.path.join(parent, name)
                 if name.startswith(prefix) and _is_ours(path) and _owner_is_dead(name, prefix):
-                    shutil.rmtree(path, ignore_errors=True)
+                    _remove_tree(path)
                     removed.append(path)
     return removed
+
+
+def _remove_tree(path: str) -> None:
+    import shutil  # late: what a worker imports at its start delays the first result
+
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_ours(path: str) -> bool:
@@ -199,7 +203,7 @@ def _owner_is_dead(name: str, prefix: str) -> bool:
 def _owner_prefix() -> str:
     """User, boot and process namespace: processes elsewhere cannot be judged from here."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+        boot = _read("/proc/sys/kernel/random/boot_id")[:8]
         namespace = os.stat("/proc/self/ns/pid").st_ino
     except OSError:  # not Linux
         import platform
@@ -208,10 +212,15 @@ def _owner_prefix() -> str:
     return f"{_PREFIX}-{os.getuid()}-{boot}-{namespace}-"
 
 
+def _read(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+
 def _start_time(pid: int) -> str:
     """When a process started, as text to compare; "" when there is no such process."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
     except FileNotFoundError:
         return "" if os.path.isdir("/proc/self") else _start_time_elsewhere(pid)
     except OSError:
