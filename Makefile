@@ -1,7 +1,7 @@
 # Everything here needs Python 3.11 or later, make, and a network to install packages from.
 
 .DEFAULT_GOAL := help
-.PHONY: demo test lint bench docs clean help
+.PHONY: demo test lint soak bench docs clean help
 .NOTPARALLEL:
 .SECONDARY:
 .DELETE_ON_ERROR:
@@ -30,6 +30,9 @@ lint: .venv/.dev ## style and types
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+soak: .venv/.dev ## the long soak: thousands of tasks while workers are killed at random
+	.venv/bin/python tools/soak.py
 
 bench: .venv/.dev ## the benchmarks, against the peers that are installed
 	.venv/bin/python benchmarks/run.py

@@ -66,8 +66,9 @@ class Loop:
         return self._thread is not None
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._main, name="fanfold-pool", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._main, name="fanfold-pool", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def watch(self, channel: Any, data: object, *, writable: bool = False) -> None:
         """Have ``turn`` told when a channel can be read (and, if asked, written)."""
