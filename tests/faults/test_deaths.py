@@ -404,6 +404,81 @@ def test_children_of_a_killed_worker(method, log):
     assert len(log.numbers()) == 2
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_forked_child_of_a_killed_worker(method):
+    """L32: the death of a worker is seen at once although a child that its task forked still holds
+    all that the worker had open; the child ends too."""
+    driver = descendants()
+
+    def task(n):
+        if n == GUILTY:
+            if os.fork() == 0:
+                time.sleep(60)
+                os._exit(0)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return n * n
+
+    began = time.monotonic()
+    with ff.ProcessExecutor(2, mp_context=method) as pool:
+        results = named(ff.map(task, range(TASKS), on=pool, errors="return"))
+    assert type(results.pop(GUILTY)) is WorkerDied
+    assert results == squares_but()
+    assert time.monotonic() - began < 5
+    until(lambda: len(descendants()) <= len(driver) + 1, "the child to end", 2)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_task_that_returns_twice(method):
+    """L32: a task that forks and returns in both processes has one result; the second process ends
+    and disturbs nobody."""
+
+    def task(n):
+        if n == GUILTY:
+            os.fork()
+        return n * n
+
+    with ff.ProcessExecutor(2, mp_context=method) as pool:
+        for _ in range(5):
+            assert ff.map(task, range(TASKS), on=pool) == [n * n for n in range(TASKS)]
+        until(lambda: len(pool.process_ids()) <= 2, "no more workers than two", 2)
+
+
+def test_task_becomes_another_program(method):
+    """L08: a task that replaces its process by another program fails, alone, with its exit code."""
+
+    def task(n):
+        if n == GUILTY:
+            os.execvp("sh", ["sh", "-c", "exit 5"])
+        return n * n
+
+    with ff.ProcessExecutor(2, mp_context=method) as pool:
+        results = named(ff.map(task, range(TASKS), on=pool, errors="return"))
+    error = results.pop(GUILTY)
+    assert results == squares_but()
+    assert type(error) is WorkerDied
+    assert error.exitcode in (5, -9)  # its channel closes a moment before
+
+
+def test_launcher_killed():
+    """L02: when somebody kills the launcher of the workers, the tasks that ran fail as if their
+    workers had been killed, no other does, and the pool goes on with a new one."""
+
+    def task(n):
+        time.sleep(0.02)
+        return n * n
+
+    with ff.ProcessExecutor(2) as pool:
+        launcher = psutil.Process(pool.submit(os.getppid).result())
+        threading.Timer(0.15, launcher.kill).start()
+        results = named(ff.map(task, range(TASKS), on=pool, errors="return"))
+        lost = [n for n, value in results.items() if type(value) is WorkerDied]
+        assert 0 < len(lost) <= 2
+        assert {n: results[n] for n in results if n not in lost} == {
+            n: n * n for n in range(TASKS) if n not in lost
+        }
+        assert ff.map(task, range(4), on=pool) == [0, 1, 4, 9]
+
+
 def test_task_that_masks_signals():
     """L49: a task that ignores and masks every signal is ended all the same at its limit."""
 

@@ -242,7 +242,7 @@ CHANGES = {
     "alarm": "signal.signal(signal.SIGALRM, lambda *_: None); signal.setitimer(0, .001, .001)",
     "niceness": "os.nice(5)",
     "affinity": "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})",
-    "process group": "os.setpgid(0, os.getppid() * 0)",
+    "process group": "os.setpgid(0, os.getppid())",
     "recursion limit": "sys.setrecursionlimit(60 + len(__import__('inspect').stack()))",
     "paths": "sys.path.clear()",
     "default encoding error": "sys.stdout.reconfigure(encoding='ascii')",

@@ -113,6 +113,43 @@ def test_exception_without_text():
     assert (type(error), error.original_type.split(".")[-1]) == (RemoteError, "Mute")
 
 
+def test_exception_that_refuses_notes():
+    """L15: an exception that cannot be given a note, or whose notes are nonsense, is the task's."""
+
+    class Curt(Exception):
+        def add_note(self, note):
+            raise ValueError("no notes")
+
+    class Odd(Exception):
+        __notes__ = 5
+
+    for kind in (Curt, Odd):
+        for on in ("threads", "processes"):
+            error, rest = mapped(raiser(kind, "as asked"), on=on)
+            assert rest == SQUARES
+            assert type(error) is kind or error.original_type.endswith(kind.__name__)
+
+
+@pytest.mark.parametrize("end", [lambda: 1 / 0, lambda: os._exit(3)], ids=["raises", "dies"])
+def test_input_that_cannot_be_shown(end):
+    """L09: an input whose `repr` raises, whatever it raises, is shown by its type, in the note of a
+    task that fails and of one that ends its worker."""
+
+    class Shy:
+        def __mul__(self, other):
+            return end()
+
+        def __repr__(self):
+            raise SystemExit
+
+    inputs = [Shy() if n == GUILTY else n for n in range(TASKS)]
+    results = ff.map(lambda n: n * n, inputs, on="processes", workers=2, errors="return")
+    results = dict(enumerate(results))
+    [note] = results.pop(GUILTY).__notes__
+    assert results == SQUARES
+    assert "Shy, whose repr raises SystemExit" in note
+
+
 # What cannot be sent
 
 

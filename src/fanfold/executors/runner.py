@@ -238,8 +238,9 @@ def _results(call: Call, items: Iterable[Any]) -> Iterator[Any]:
 
 def noted(error: BaseException, note: str) -> BaseException:
     """A task's exception with a note that names the task; its traceback begins in user code."""
-    if note not in getattr(error, "__notes__", ()):
-        error.add_note(note)
+    with suppress(Exception):  # a class may refuse notes
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(_HERE):
         traceback = traceback.tb_next

@@ -137,7 +137,7 @@ class _Worker:
         self._held: list[Any] = []
         self._busy = False
         self._resting = False
-        self._lock = threading.Lock()  # for _out and _backlog
+        self._lock = threading.Lock()  # for what both threads change: _out, _ones, _backlog
         self._reading = threading.Lock()
         self._sending = threading.Lock()
         self._alarm = threading.Lock()
@@ -269,11 +269,11 @@ class _Worker:
         self._single = None
         mark.phase(SEND, identity)
         seconds = perf_counter() - began
-        if failed or not _all_plain([value]):
-            with self._lock:
+        with self._lock:
+            if failed or not _all_plain([value]):
                 self._out.append(("done", identity, 0, 0, [value], failed, seconds))
-        else:
-            self._ones.append((identity, value, seconds))
+            else:
+                self._ones.append((identity, value, seconds))
 
     def _load(
         self, identity: int, call_id: int, packed: bytes | Packed
