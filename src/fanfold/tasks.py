@@ -28,7 +28,7 @@ def short_repr(value: object) -> str:
     """
     try:
         text = " ".join(_shortener.repr(value).split())
-    except Exception as error:  # noqa: BLE001 - a broken __repr__ must not hide the real failure
+    except BaseException as error:  # noqa: BLE001 - a broken repr must not hide the real failure
         text = f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
     return text if len(text) <= 80 else text[:77] + "..."
 

@@ -84,15 +84,18 @@ class _Launcher:
 
     def connect(self) -> socket.socket:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, contextlib.ExitStack() as on_failure:
+            on_failure.enter_context(ours)
             socket.send_fds(self._socket, [b"+"], [theirs.fileno()])
+            on_failure.pop_all()
         return ours
 
     def close(self) -> None:
-        """Let it end, as it does when its control socket closes."""
+        """Let it end, as it does when its control socket closes; unless it is another process's."""
         self._socket.close()
-        with contextlib.suppress(Exception):  # it did not end in time: it will
-            self._process.wait(timeout=1)
+        if self.driver == os.getpid():
+            with contextlib.suppress(Exception):  # it did not end in time: it will
+                self._process.wait(timeout=1)
 
 
 _lock = threading.Lock()
@@ -103,18 +106,18 @@ def connect() -> socket.socket:
     """A new connection to this driver's launcher, which is started when there is none."""
     global _launcher
     with _lock:
-        if _launcher is None or not _launcher.usable():
-            _launcher = _Launcher()
-        try:
-            return _launcher.connect()
-        except OSError:  # it died since we looked
-            _launcher = _Launcher()
-            return _launcher.connect()
+        if _launcher is not None and _launcher.usable():
+            with contextlib.suppress(OSError):  # it died since we looked
+                return _launcher.connect()
+        if _launcher is not None:
+            _launcher.close()
+        _launcher = _Launcher()
+        return _launcher.connect()
 
 
 @atexit.register
 def _end_with_driver() -> None:
-    if _launcher is not None and _launcher.driver == os.getpid():
+    if _launcher is not None:
         _launcher.close()
 
 
@@ -156,7 +159,7 @@ class _Connection:
 
     def kill_all(self) -> None:
         for worker in self.workers.values():
-            _kill_group(worker.pid, signal.SIGKILL)
+            _kill_worker(worker.pid, signal.SIGKILL)
 
     def close(self) -> None:
         self.channel.close()
@@ -226,7 +229,7 @@ class _Server:
             else:
                 for worker in connection.workers.values():
                     if worker.number == request[1]:
-                        _kill_group(worker.pid, request[2])
+                        _kill_worker(worker.pid, request[2])
 
     def _drop(self, connection: _Connection) -> None:
         descriptor = connection.socket.fileno()
@@ -299,6 +302,13 @@ def _reap() -> _Dead | None:
     _kill_group(pid, signal.SIGKILL)
     scale = 1 if sys.platform == "darwin" else 1024
     return _Dead(pid, os.waitstatus_to_exitcode(status), usage.ru_maxrss * scale)
+
+
+def _kill_worker(pid: int, signum: int) -> None:
+    """A worker that has not been reaped: its group, and itself if a task moved it to another."""
+    _kill_group(pid, signum)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signum)
 
 
 def _kill_group(pid: int, signum: int) -> None:

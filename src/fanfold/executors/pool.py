@@ -302,14 +302,19 @@ class Pool:
             for entry in worker.receive():
                 self._answer(worker, entry)
         except ChannelClosed:
-            # Dead, or it closed our channel: either way it is of no more use. The launcher tells
-            # how it ended, and `_bury` does the rest.
-            self._loop.forget(worker.channel)
-            worker.silent = True
-            self._kill(worker)
-            ended = self._starter.reap(worker)
-            if ended is not None:
-                self._bury(worker, *ended)
+            self._lose(worker)
+
+    def _lose(self, worker: WorkerHandle) -> None:
+        """Dead, or it closed our channel: either way it is of no more use.
+
+        The launcher tells how it ended, and `_bury` does the rest.
+        """
+        self._loop.forget(worker.channel)
+        worker.silent = True
+        self._kill(worker)
+        ended = self._starter.reap(worker)
+        if ended is not None:
+            self._bury(worker, *ended)
 
     def _answer(self, worker: WorkerHandle, entry: tuple[Any, ...]) -> None:
         kind = entry[0]
@@ -481,8 +486,10 @@ class Pool:
         if now < self._next_look:
             return
         self._next_look = now + self._tick
-        for worker in self._workers.values():
-            if worker.outstanding and worker.verdict is None:
+        for worker in list(self._workers.values()):
+            if self._starter.has_ended(worker):  # a child of it may hold the channel open
+                self._lose(worker)
+            elif worker.outstanding and worker.verdict is None:
                 verdict = accuse(worker, now)
                 if verdict is not None:
                     self._condemn(worker, verdict)

@@ -9,6 +9,7 @@ fast as ``list(map(func, items))``; everything else is run, timed and guarded on
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import threading
@@ -238,7 +239,7 @@ def _results(call: Call, items: Iterable[Any]) -> Iterator[Any]:
 
 def noted(error: BaseException, note: str) -> BaseException:
     """A task's exception with a note that names the task; its traceback begins in user code."""
-    with suppress(Exception):  # a class may refuse notes
+    with contextlib.suppress(Exception):  # a class may refuse notes
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
     traceback = error.__traceback__

@@ -119,6 +119,10 @@ class Starter:
         if self._connection is not None:
             self._connection.post(pickle.dumps(("kill", handle.number, signal.SIGKILL)))
 
+    def has_ended(self, handle: WorkerHandle) -> bool:
+        """Has a worker ended, though its channel is open? The launcher tells by itself."""
+        return False
+
     def reap(self, handle: WorkerHandle) -> tuple[int | None, int | None] | None:
         """Exit code and peak memory of a worker that has ended; None: the launcher will tell."""
         return None
@@ -172,8 +176,18 @@ class ForkStarter(Starter):
 
     def kill(self, handle: WorkerHandle) -> None:
         if handle.pid is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(handle.pid, signal.SIGKILL)
+            for kill in (os.killpg, os.kill):  # a task may have moved it to another group
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    kill(handle.pid, signal.SIGKILL)
+
+    def has_ended(self, handle: WorkerHandle) -> bool:
+        if handle.pid is None or not hasattr(os, "waitid"):
+            return False
+        try:
+            flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            return os.waitid(os.P_PID, handle.pid, flags) is not None
+        except ChildProcessError:  # somebody else waited for it
+            return True
 
     def reap(self, handle: WorkerHandle) -> tuple[int | None, int | None]:
         assert handle.pid is not None  # known since the fork  # noqa: S101

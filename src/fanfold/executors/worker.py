@@ -142,6 +142,7 @@ class _Worker:
         self._sending = threading.Lock()
         self._alarm = threading.Lock()
         self._leaving = False
+        self._pid = os.getpid()
 
     # The main thread
 
@@ -152,6 +153,7 @@ class _Worker:
         threading.Thread(target=self._watch, name="fanfold-watch", daemon=True).start()
         while not self._leaving:
             self._busy = False
+            self._end_copy()
             with self._reading:
                 message = self._channel.receive()
             self._busy = True
@@ -336,6 +338,7 @@ class _Worker:
         self._send(entries)
 
     def _send(self, entries: list[tuple[Any, ...]]) -> None:
+        self._end_copy()
         message = pickle.dumps(entries, 5)
         if len(message) >= THRESHOLD:
             segment = self._folder.put(memoryview(message))
@@ -345,6 +348,11 @@ class _Worker:
                 self._channel.send(message)
             except OSError:
                 _end_group()
+
+    def _end_copy(self) -> None:
+        """A task forked and returned in both processes: only the worker goes on."""
+        if os.getpid() != self._pid:
+            os._exit(0)
 
     def _packed(self, entry: tuple[Any, ...], peak: int) -> tuple[Any, ...]:
         if entry[0] != "done":
@@ -381,8 +389,9 @@ class _Worker:
         kind = type(error)
         name = f"{kind.__module__}.{kind.__qualname__}"
         remote = RemoteError(f"{name}: {_text_of(error)}", original_type=name)
-        for note in getattr(error, "__notes__", ()):
-            remote.add_note(str(note))
+        notes = getattr(error, "__notes__", None)
+        for note in notes if isinstance(notes, list) else ():
+            remote.add_note(_text_of(note))
         return pack((remote, text), self._folder.put)
 
     # The watching thread
@@ -463,9 +472,9 @@ def _all_plain(values: list[Any]) -> bool:
     )
 
 
-def _text_of(error: BaseException) -> str:
+def _text_of(value: object) -> str:
     try:
-        return str(error)
+        return str(value)
     except Exception as failure:  # noqa: BLE001 - a broken __str__ must not hide the failure
         return f"<its text raises {type(failure).__name__}>"
 
