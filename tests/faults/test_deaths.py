@@ -217,7 +217,8 @@ def test_crash_when_collected(way):
 # A stranger ends it
 
 
-def test_strangers_at_random_times(log):
+@pytest.mark.parametrize("way", ["map", "submit"])
+def test_strangers_at_random_times(way, log):
     """L02: when somebody kills workers at random times, each death fails exactly the task that ran
     in that process, by name; all others have their results; nothing runs more often than it lost
     its worker."""
@@ -237,7 +238,11 @@ def test_strangers_at_random_times(log):
         over = threading.Event()
         killer = threading.Thread(target=kill_now_and_then, args=(pool, chance, over, killed))
         killer.start()
-        results = named(ff.map(task, range(len(naps)), naps, on=pool, errors="return"))
+        if way == "map":
+            results = named(ff.map(task, range(len(naps)), naps, on=pool, errors="return"))
+        else:
+            futures = [pool.submit(task, n, nap) for n, nap in enumerate(naps)]
+            results = named(future.exception(30) or future.result() for future in futures)
         over.set()
         killer.join()
     errors = {n: value for n, value in results.items() if isinstance(value, BaseException)}
@@ -248,7 +253,7 @@ def test_strangers_at_random_times(log):
     last_of = {pid: n for n, pid, _ in ran}
     for n, error in errors.items():
         assert type(error) is WorkerDied
-        assert (error.index, error.exitcode) == (n, -9)
+        assert (error.index, error.exitcode) == (n if way == "map" else None, -9)
         assert error.pid in killed
         assert last_of.get(error.pid) == n or not any(line[:2] == (n, error.pid) for line in ran)
     for n, pid, ended in ran:
@@ -256,6 +261,22 @@ def test_strangers_at_random_times(log):
     times = Counter(n for n, _, ended in ran if not ended)
     assert sum(times.values()) <= len(naps) + len(killed)
     assert len(killed) > 10
+
+
+def test_strangers_while_large_values_travel():
+    """L02, L06, L07: when somebody kills workers at random times while arguments and results travel
+    through shared memory, no result is lost or wrong, and all of that memory is given back."""
+    chance, killed, over = random.Random(6), [], threading.Event()
+    arrays = [np.full(1 << 18, n) for n in range(150)]
+    with ff.ProcessExecutor(2) as pool:
+        killer = threading.Thread(target=kill_now_and_then, args=(pool, chance, over, killed))
+        killer.start()
+        results = ff.map(np.negative, iter(arrays), on=pool, retries=20)
+        over.set()
+        killer.join()
+        assert len(killed) > 5
+        assert all(np.array_equal(a, -b) for a, b in zip(results, arrays, strict=True))
+        until(lambda: segments() == [], "the memory to be given back", 2)
 
 
 def kill_now_and_then(pool, chance, over, killed):

@@ -65,7 +65,8 @@ def test_submit_from_a_thread_that_ends(method):
 # How the driver was started
 
 
-@pytest.mark.parametrize("closed", [[0], [1], [2], [0, 1], [0, 1, 2]], ids=str)
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("closed", [[0], [1], [2], [0, 1, 2]], ids=str)
 def test_standard_streams_closed_at_start(method, closed, tmp_path, launch):
     """L43: a driver that was started without stdin, stdout or stderr works, and so do tasks that
     write to them."""

@@ -133,7 +133,6 @@ ENDS = {
     "SIGKILL": signal.SIGKILL,
     "SIGTERM": signal.SIGTERM,
     "SIGHUP": signal.SIGHUP,
-    "SIGQUIT": signal.SIGQUIT,
     "os._exit": "os._exit(1)",
     "a crash in C": "__import__('ctypes').string_at(0)",
 }

@@ -27,6 +27,11 @@ def call_safely(callback: Callable[[], None]) -> None:
         _logger.exception("a callback of a future raised")
 
 
+def _peak_of(source: object) -> int:
+    """The peak memory that an error or a worker knows; 0 when it knows none."""
+    return getattr(source, "peak_memory", None) or 0
+
+
 def finish_futures(finished: list[tuple[concurrent.futures.Future[Any] | None, Any]]) -> None:
     """Give each future its result."""
     for future, value in finished:
@@ -119,7 +124,7 @@ def deliver_failure(
             failed=tuple(range(first, first + len(offsets))),
             attempt=shipment.attempt,
             worker=worker.name if worker is not None else "",
-            peak_memory=(worker.peak_memory or 0) if worker is not None else 0,
+            peak_memory=_peak_of(error) or _peak_of(worker),
         )
     )
 

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import resource
 import selectors
+import signal
 import threading
 from collections.abc import Callable
 from itertools import count
@@ -58,7 +59,7 @@ class Pool:
         self._backlog = Backlog(workers)
         self._workers: dict[int, WorkerHandle] = {}
         self._numbers = count()
-        self._start_failures = 0
+        self._start_failures = 0.0
         self._shutting_down = False
         self._killed = False
         self._saturated = False  # no worker has room, until one of them answers or ends
@@ -327,7 +328,7 @@ class Pool:
         elif kind == "ready":
             worker.ready = True
             worker.pid = entry[1]
-            self._start_failures = 0
+            self._start_failures = 0.0
         elif kind == "unloadable":
             self._unloadable(worker, *entry[1:])
         else:
@@ -431,7 +432,8 @@ class Pool:
             self._loop.forget(worker.channel)
         self._workers.pop(worker.number, None)
         if not worker.ready and not self._shutting_down:
-            self._start_failures += 1
+            # A stranger's signal says little of the initializer: it counts a fifth.
+            self._start_failures += 0.2 if code in (-signal.SIGKILL, -signal.SIGTERM) else 1
         for shipment in reversed(list(worker.outstanding.values())):
             self._settle(worker, shipment, code, peak)
         worker.outstanding.clear()
