@@ -11,8 +11,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from fanfold.errors import TaskError, TaskStalled, TaskTimeout, WorkerDied
+from fanfold.executors.mark import IDLE, LOAD, RUN
 from fanfold.executors.shipments import Shipment
-from fanfold.executors.worker import IDLE, LOAD, RUN
 
 if TYPE_CHECKING:
     from fanfold.executors.handle import WorkerHandle

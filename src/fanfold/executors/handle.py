@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
 from typing import Any
 
 from fanfold.executors.culprit import Verdict
+from fanfold.executors.mark import RUN, Mark
 from fanfold.executors.shipments import PooledCall, Shipment
-from fanfold.executors.worker import MARK_SIZE, RUN, Mark
 from fanfold.transport.channel import Channel
 from fanfold.transport.segments import claim
 
-__all__ = ["WorkerHandle", "new_mark"]
+__all__ = ["WorkerHandle"]
 
 _AHEAD = 5e-3  # seconds of work a busy worker may have waiting
 _UNKNOWN = 1.0  # seconds: a task of unknown length lets nothing wait behind it
-
-
-def new_mark() -> tuple[int, Mark]:
-    """A fresh page for a worker's mark: its descriptor, to be passed on, and our view of it."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("fanfold-mark", os.MFD_CLOEXEC)
-    else:
-        import tempfile
-
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
-    os.truncate(descriptor, MARK_SIZE)
-    return descriptor, Mark(descriptor)
 
 
 class WorkerHandle:

@@ -19,8 +19,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from fanfold.executors import launcher, worker
-from fanfold.executors.handle import WorkerHandle, new_mark
+from fanfold.executors.handle import WorkerHandle
 from fanfold.executors.launcher import WorkerSettings
+from fanfold.executors.mark import new_mark
 from fanfold.resources import blas_threads, cores, thread_environment
 from fanfold.transport.channel import Channel, ChannelClosed
 from fanfold.transport.pickling import Packed

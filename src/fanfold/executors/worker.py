@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import faulthandler
 import gc
-import mmap
 import os
 import pickle
 import resource
@@ -45,6 +44,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from fanfold.errors import LoadFailed, RemoteError
+from fanfold.executors.mark import IDLE, LOAD, SEND, Mark
 from fanfold.executors.runner import Runner, fold_results, noted
 from fanfold.tasks import Call, Style
 from fanfold.transport.channel import Channel, ChannelClosed
@@ -52,7 +52,7 @@ from fanfold.transport.pickling import THRESHOLD, Packed, pack, unpack
 from fanfold.transport.segments import Segment, SegmentFolder, attach
 from fanfold.transport.surroundings import Surroundings
 
-__all__ = ["IDLE", "LOAD", "MARK_SIZE", "RUN", "SEND", "Mark", "Setup", "main"]
+__all__ = ["Setup", "main"]
 
 _TICK = 0.01  # seconds between looks of the watching thread; how long a task may hold up others
 _LONG_TICK = 0.1
@@ -68,9 +68,6 @@ _READ_ONLY = (
     "change a copy, made with array.copy()"
 )
 
-IDLE, LOAD, RUN, SEND = range(4)
-MARK_SIZE = mmap.PAGESIZE
-
 
 class Setup(NamedTuple):
     """What a worker is told first."""
@@ -80,37 +77,6 @@ class Setup(NamedTuple):
     segment_label: str
     initializer: Packed | None
     surroundings: Surroundings
-
-
-class Mark:
-    """A page shared with the driver that says what the worker does now.
-
-    The driver reads it when the worker has died, to name the guilty task, and to time tasks. Plain
-    stores, no locks: ``began`` is written before the task it belongs to.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self._fields = memoryview(mmap.mmap(descriptor, MARK_SIZE)).cast("d")
-
-    def phase(self, phase: int, shipment: int = 0) -> None:
-        fields = self._fields
-        fields[4] = phase
-        fields[0] = shipment
-
-    def running(self, offset: int, count: int, began: float) -> None:
-        fields = self._fields
-        fields[3] = began
-        fields[1] = offset
-        fields[2] = count
-        fields[4] = RUN
-
-    def close(self) -> None:
-        self._fields.release()
-
-    def read(self) -> tuple[int, int, int, float, int]:
-        """(shipment, offset, count, began, phase)"""
-        shipment, offset, count, began, phase = self._fields[:5]
-        return int(shipment), int(offset), int(count), began, int(phase)
 
 
 class _PackedCall(NamedTuple):
