@@ -64,7 +64,7 @@ def accuse(worker: WorkerHandle, now: float) -> Verdict | None:
 def judge(worker: WorkerHandle, shipment: Shipment, code: int | None, peak: int | None) -> Sentence:
     """Decide about a shipment that a dead worker had not answered whole."""
     identity, offset, count, _, phase = worker.doing()
-    pending = range(shipment.stop - shipment.left, shipment.stop)
+    pending = shipment.pending
     verdict = worker.verdict
     if verdict is not None:
         if verdict.shipment == shipment.id and verdict.offset in pending:

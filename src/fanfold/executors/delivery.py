@@ -14,32 +14,50 @@ from fanfold.tasks import Report
 from fanfold.transport.pickling import Packed, unpack
 from fanfold.transport.segments import claim
 
-__all__ = ["call_safely", "deliver", "deliver_failure", "finish_futures", "unpack_error"]
+__all__ = ["Outbox", "deliver", "deliver_failure", "unpack_error"]
 
 _logger = logging.getLogger("fanfold")
 
 
-def call_safely(callback: Callable[[], None]) -> None:
-    """Call; what a user's callback raises, even SystemExit, must not end the pool's thread."""
-    try:
-        callback()
-    except BaseException:
-        _logger.exception("a callback of a future raised")
+class Outbox:
+    """What the pool tells the outside once its lock is free: callbacks may submit again."""
+
+    def __init__(self) -> None:
+        self._finished: list[tuple[concurrent.futures.Future[Any] | None, Any]] = []
+        self._later: list[Callable[[], None]] = []
+
+    def finish(self, future: concurrent.futures.Future[Any] | None, value: Any) -> None:
+        """Give a future its result."""
+        self._finished.append((future, value))
+
+    def later(self, callback: Callable[[], None]) -> None:
+        self._later.append(callback)
+
+    def fail(
+        self, shipment: Shipment, offsets: range, error: BaseException, worker: WorkerHandle | None
+    ) -> None:
+        """Tell that tasks of a shipment ended with ``error``, if anybody waits for them."""
+        if not shipment.call.closed:
+            self._later.append(lambda: deliver_failure(shipment, offsets, error, worker))
+
+    def deliver(self) -> None:
+        """What a user's callback raises, even SystemExit, must not end the pool's thread."""
+        for future, value in self._finished:
+            try:
+                if future is not None:
+                    future.set_result(value)
+            except BaseException:
+                _logger.exception("a callback of a future raised")
+        for callback in self._later:
+            try:
+                callback()
+            except BaseException:
+                _logger.exception("a callback of a future raised")
 
 
 def _peak_of(source: object) -> int:
     """The peak memory that an error or a worker knows; 0 when it knows none."""
     return getattr(source, "peak_memory", None) or 0
-
-
-def finish_futures(finished: list[tuple[concurrent.futures.Future[Any] | None, Any]]) -> None:
-    """Give each future its result."""
-    for future, value in finished:
-        try:
-            if future is not None:
-                future.set_result(value)
-        except BaseException:
-            _logger.exception("a callback of a future raised")
 
 
 def unpack_error(packed: Packed) -> BaseException:

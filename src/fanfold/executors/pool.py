@@ -7,10 +7,7 @@ the queue while all are busy, so that small tasks travel in batches exactly when
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
-import errno
-import resource
 import selectors
 import signal
 import threading
@@ -22,17 +19,11 @@ from typing import Any
 from fanfold.errors import PoolClosed, StartupFailed, TaskLost, WorkerDied
 from fanfold.executors.backlog import Backlog
 from fanfold.executors.culprit import NOBODY, Verdict, accuse, judge
-from fanfold.executors.delivery import (
-    call_safely,
-    deliver,
-    deliver_failure,
-    finish_futures,
-    unpack_error,
-)
+from fanfold.executors.delivery import Outbox, deliver, deliver_failure, unpack_error
 from fanfold.executors.handle import WorkerHandle
 from fanfold.executors.loop import Loop
 from fanfold.executors.shipments import PooledCall, Shipment
-from fanfold.executors.starter import Starter
+from fanfold.executors.starter import Starter, why_not_started
 from fanfold.transport.channel import Channel, ChannelClosed
 from fanfold.transport.pickling import Packed
 
@@ -42,9 +33,6 @@ _TINY = 2e-3  # seconds; of shorter single calls one of many tells enough
 _TICK = 0.5  # seconds between looks at workers that may be stuck
 _LOSSES = 20  # workers that die with a task that is not to blame, until it is given up
 _START_FAILURES = 3  # workers that die before they are ready, until the pool gives up
-
-
-Finished = list[tuple[concurrent.futures.Future[Any] | None, Any]]
 
 
 class Pool:
@@ -63,9 +51,7 @@ class Pool:
         self._shutting_down = False
         self._killed = False
         self._saturated = False  # no worker has room, until one of them answers or ends
-        # What to do once the lock is free: futures to finish, then everything else.
-        self._finished: Finished = []
-        self._reports: list[Callable[[], None]] = []
+        self._outbox = Outbox()
         self._tick = _TICK
         self._next_look = 0.0
         self._calls: set[PooledCall] = set()
@@ -82,6 +68,9 @@ class Pool:
             self._backlog.append(shipment)
             if not self._saturated:
                 self._assign()
+                if self.broken is not None:  # no worker could be started
+                    self._loop.wake()
+                    raise self.broken
 
     def begin(self, call: PooledCall) -> None:
         """Shipments of a call will come; `end` or the end of the pool frees it."""
@@ -209,7 +198,7 @@ class Pool:
         except OSError as error:
             self.size = len(self._workers)  # go on with those that live
             if not self.size:
-                self._break(_why_not_started(error), error)
+                self._break(why_not_started(error), error)
             return
         self._workers[number] = worker
         self._loop.watch(worker.channel, worker)
@@ -251,16 +240,9 @@ class Pool:
             self._saturated = False
             self._assign()
             going_on = not self._finish()
-            finished, self._finished = self._finished, []
-            reports, self._reports = self._reports, []
-        self._deliver(finished, reports)
+            outbox, self._outbox = self._outbox, Outbox()
+        outbox.deliver()
         return going_on
-
-    def _deliver(self, finished: Finished, reports: list[Callable[[], None]]) -> None:
-        """Tell the outside, with the lock free: callbacks may submit again."""
-        finish_futures(finished)
-        for report in reports:
-            call_safely(report)
 
     def _handle(self, source: WorkerHandle | Channel, mask: int) -> None:
         if isinstance(source, Channel):
@@ -351,9 +333,9 @@ class Pool:
             if shipment.call is not call or took > _TINY:
                 call = shipment.call
                 call.learn(took, 1)
-            self._finished.append((shipment.future, value))
+            self._outbox.finish(shipment.future, value)
             if shipment.parcel is not None:
-                self._reports.append(shipment.let_go)
+                self._outbox.later(shipment.let_go)
 
     def _results(
         self,
@@ -376,7 +358,7 @@ class Pool:
         self._answered(worker, shipment, tasks)
         if shipment.call.closed:
             return
-        self._reports.append(
+        self._outbox.later(
             lambda: deliver(worker, shipment, folded, offset, values, failed, seconds, peak)
         )
 
@@ -384,7 +366,7 @@ class Pool:
         shipment.left -= tasks
         if shipment.left <= 0:
             worker.remove(shipment.id)
-            self._reports.append(shipment.let_go)
+            self._outbox.later(shipment.let_go)
 
     def _given_back(self, worker: WorkerHandle, identity: int, stop: int) -> None:
         shipment = worker.outstanding.get(identity)
@@ -407,19 +389,13 @@ class Pool:
             shipment.let_go()
             return
         error = unpack_error(Packed(*packed))
-        self._fail(shipment, range(shipment.start, shipment.stop), error, worker)
-        self._reports.append(shipment.let_go)
+        self._outbox.fail(shipment, range(shipment.start, shipment.stop), error, worker)
+        self._outbox.later(shipment.let_go)
 
     def _separate(self, shipment: Shipment) -> None:
         """Queue the tasks of a shipment one by one: one of them cannot be loaded."""
         for offset in reversed(range(shipment.start, shipment.stop)):
             self._backlog.put_back(shipment.alone(offset))
-
-    def _fail(
-        self, shipment: Shipment, offsets: range, error: BaseException, worker: WorkerHandle | None
-    ) -> None:
-        if not shipment.call.closed:
-            self._reports.append(lambda: deliver_failure(shipment, offsets, error, worker))
 
     # Deaths
 
@@ -455,8 +431,8 @@ class Pool:
             return
         if self._killed:
             ended = WorkerDied("the pool was ended while this was to run", pid=worker.pid)
-            self._fail(shipment, range(shipment.stop - shipment.left, shipment.stop), ended, worker)
-            self._reports.append(shipment.let_go)
+            self._outbox.fail(shipment, shipment.pending, ended, worker)
+            self._outbox.later(shipment.let_go)
             return
         sentence = judge(worker, shipment, code, peak)
         for part in reversed(sentence.again):
@@ -465,10 +441,10 @@ class Pool:
                 self._backlog.put_back(part)
             else:
                 lost = TaskLost(f"{_LOSSES} workers died with this task before it could run")
-                self._fail(part, range(part.start, part.stop), lost, worker)
+                self._outbox.fail(part, range(part.start, part.stop), lost, worker)
         if sentence.error is not None:
-            self._fail(shipment, sentence.guilty, sentence.error, worker)
-        self._reports.append(shipment.let_go)
+            self._outbox.fail(shipment, sentence.guilty, sentence.error, worker)
+        self._outbox.later(shipment.let_go)
 
     def _break(self, message: str, cause: BaseException | None) -> None:
         self.broken = StartupFailed(message)
@@ -479,8 +455,8 @@ class Pool:
             worker.outstanding.clear()
             self._kill(worker)
         for shipment in queued:
-            self._fail(shipment, range(shipment.start, shipment.stop), self.broken, None)
-            self._reports.append(shipment.let_go)
+            self._outbox.fail(shipment, range(shipment.start, shipment.stop), self.broken, None)
+            self._outbox.later(shipment.let_go)
 
     def _look_after_workers(self) -> None:
         """Stop tasks that exceed their timeout, and workers that were stopped and stay so."""
@@ -517,8 +493,8 @@ class Pool:
         """The pool itself failed: whoever waits gets to know."""
         with self._lock:
             self._break(f"the pool failed: {error!r}; please report this", error)
-            finished, reports = self._finished, self._reports
-        self._deliver(finished, reports)
+            outbox = self._outbox
+        outbox.deliver()
 
     def _release(self) -> None:
         with self._lock:
@@ -530,11 +506,3 @@ class Pool:
             calls, self._calls = self._calls, set()
         for call in calls:
             call.free()
-
-
-def _why_not_started(error: OSError) -> str:
-    advice = "see what the system says"
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        advice = f"this process may have {limit} open files: raise that with ulimit -n"
-    return f"cannot start a worker: {error}; {advice}"

@@ -145,6 +145,11 @@ class Shipment:
         if parcel is not None:
             parcel.keep()
 
+    @property
+    def pending(self) -> range:
+        """The offsets of the tasks that are not answered; answers come in order."""
+        return range(self.stop - self.left, self.stop)
+
     def begin(self) -> bool:
         """It is about to be sent; False when its future has been cancelled."""
         if self.future is None or self.sent:

@@ -8,8 +8,10 @@ why it is used only when it is asked for.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
+import resource
 import signal
 import socket
 import sys
@@ -28,7 +30,7 @@ from fanfold.transport.pickling import Packed
 from fanfold.transport.segments import SegmentFolder
 from fanfold.transport.surroundings import surroundings
 
-__all__ = ["ForkStarter", "Starter"]
+__all__ = ["ForkStarter", "Starter", "why_not_started"]
 
 _driver_sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
@@ -212,6 +214,15 @@ def _fill_standard_descriptors() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
+
+
+def why_not_started(error: OSError) -> str:
+    """What the system said, and what to do."""
+    advice = "see what the system says"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        advice = f"this process may have {limit} open files: raise that with ulimit -n"
+    return f"cannot start a worker: {error}; {advice}"
 
 
 def _close_driver_sockets() -> None:
