@@ -302,10 +302,10 @@ class _Map:
 
 def _collect(job: _Map) -> list[Any]:
     parts = {report.first: report.values for report in job.reports(raises=job.raises)}
-    if len(parts) == 1:
-        return next(iter(parts.values()))
     values: list[Any] = []
     for first in sorted(parts):
+        if first != len(values):
+            raise RuntimeError(f"the result of task {len(values)} is missing: please report this")
         values += parts.pop(first)  # so that no result is held twice
     return values
 

@@ -1,9 +1,8 @@
-"""Rows L01-L12, L20, L21, L32, L49, L52, L53: a worker ends, by itself or by somebody's hand."""
+"""Rows L01, L03, L05, L07, L08, L10, L12, L20, L21, L32, L49, L52, L53: a task ends its worker."""
 
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -167,6 +166,36 @@ def test_pickling_ends_the_worker(way):
     assert (type(error), error.phase, error.exitcode) == (WorkerDied, "send", 5)
 
 
+@pytest.mark.parametrize("way", ["map", "submit"])
+def test_pickling_ends_the_worker_beside_a_long_task(way):
+    """L07: also when the result that ends the process is pickled while the next task runs already,
+    it is its own task that fails, and not the one that runs."""
+
+    class Deadly:
+        def __reduce__(self):
+            os._exit(5)
+
+    def task(n):
+        if n == 1:
+            return Deadly()
+        time.sleep(0.3 if n == 2 else 0)
+        return n
+
+    with ff.ProcessExecutor(1) as pool:
+        assert pool.submit(abs, -1).result() == 1
+        if way == "map":
+            results = ff.map(task, range(4), on=pool, errors="return", chunk=4)
+        else:
+            gate = pool.submit(time.sleep, 0.1)  # so that the others travel together
+            futures = [pool.submit(task, n) for n in range(4)]
+            results = [
+                gate.result() or future.exception(10) or future.result() for future in futures
+            ]
+    error = results.pop(1)
+    assert results == [0, 2, 3]
+    assert (type(error), error.phase, error.exitcode) == (WorkerDied, "send", 5)
+
+
 def test_death_while_sending():
     """L07: what a worker had stored of a large result when it died is freed at once."""
 
@@ -214,95 +243,6 @@ def test_crash_when_collected(way):
     assert results == [n * n for n in range(TASKS)]
 
 
-# A stranger ends it
-
-
-@pytest.mark.parametrize("way", ["map", "submit"])
-def test_strangers_at_random_times(way, log):
-    """L02: when somebody kills workers at random times, each death fails exactly the task that ran
-    in that process, by name; all others have their results; nothing runs more often than it lost
-    its worker."""
-    chance = random.Random(2)
-    naps = [chance.uniform(0.002, 0.02) for _ in range(300)]
-
-    def task(n, nap, path=log.path):
-        with path.open("a") as out:
-            print(n, os.getpid(), 0, file=out)
-        time.sleep(nap)
-        with path.open("a") as out:
-            print(n, os.getpid(), 1, file=out)
-        return n * n
-
-    killed = []
-    with ff.ProcessExecutor(2) as pool:
-        over = threading.Event()
-        killer = threading.Thread(target=kill_now_and_then, args=(pool, chance, over, killed))
-        killer.start()
-        if way == "map":
-            results = named(ff.map(task, range(len(naps)), naps, on=pool, errors="return"))
-        else:
-            futures = [pool.submit(task, n, nap) for n, nap in enumerate(naps)]
-            results = named(future.exception(30) or future.result() for future in futures)
-        over.set()
-        killer.join()
-    errors = {n: value for n, value in results.items() if isinstance(value, BaseException)}
-    assert {n: results[n] for n in results.keys() - errors} == {
-        n: n * n for n in range(len(naps)) if n not in errors
-    }
-    ran = [tuple(map(int, line)) for line in log.lines()]
-    last_of = {pid: n for n, pid, _ in ran}
-    for n, error in errors.items():
-        assert type(error) is WorkerDied
-        assert (error.index, error.exitcode) == (n if way == "map" else None, -9)
-        assert error.pid in killed
-        assert last_of.get(error.pid) == n or not any(line[:2] == (n, error.pid) for line in ran)
-    for n, pid, ended in ran:
-        assert ended or (n, pid, 1) in ran or errors[n].pid == pid
-    times = Counter(n for n, _, ended in ran if not ended)
-    assert sum(times.values()) <= len(naps) + len(killed)
-    assert len(killed) > 10
-
-
-def test_strangers_while_large_values_travel():
-    """L02, L06, L07: when somebody kills workers at random times while arguments and results travel
-    through shared memory, no result is lost or wrong, and all of that memory is given back."""
-    chance, killed, over = random.Random(6), [], threading.Event()
-    arrays = [np.full(1 << 18, n) for n in range(150)]
-    with ff.ProcessExecutor(2) as pool:
-        killer = threading.Thread(target=kill_now_and_then, args=(pool, chance, over, killed))
-        killer.start()
-        results = ff.map(np.negative, iter(arrays), on=pool, retries=20)
-        over.set()
-        killer.join()
-        assert len(killed) > 5
-        assert all(np.array_equal(a, -b) for a, b in zip(results, arrays, strict=True))
-        until(lambda: segments() == [], "the memory to be given back", 2)
-
-
-def kill_now_and_then(pool, chance, over, killed):
-    while not over.wait(0.05):
-        for pid in chance.sample(pool.process_ids() or [0], 1):
-            if pid:
-                killed.append(pid)
-                with_suppressed(os.kill, pid, signal.SIGKILL)
-
-
-def with_suppressed(function, *args):
-    try:
-        function(*args)
-    except ProcessLookupError:
-        return
-
-
-def test_idle_worker_killed(method):
-    """L12: the death of a worker that has nothing to do fails nothing."""
-    with ff.ProcessExecutor(1, mp_context=method) as pool:
-        for signum in (signal.SIGTERM, signal.SIGKILL):
-            pid = pool.submit(os.getpid).result()
-            os.kill(pid, signum)
-            assert pool.submit(os.getpid).result(timeout=10) != pid
-
-
 def test_out_of_memory():
     """L03: a SIGKILL of the kernel's for want of memory (here sent by the task itself, once it has
     grown) is told with the peak memory, and that it may have been the kernel."""
@@ -320,40 +260,6 @@ def test_out_of_memory():
     assert 200 << 20 < error.peak_memory < 400 << 20
     assert "for want of memory" in str(error)
     assert "peak memory 2" in str(error)
-
-
-def test_death_while_loading_is_tried_again(log):
-    """L06: a worker that is killed while it loads a large argument loses nothing: the argument is
-    kept, and loaded once more elsewhere."""
-
-    def load(path=log.path):
-        with path.open("a") as out:
-            print(os.getpid(), file=out)
-        if len(path.read_text().splitlines()) == 1:
-            time.sleep(60)
-        return "loaded"
-
-    class Slow:
-        def __reduce__(self):
-            return load, ()
-
-    large = np.arange(25 << 17)
-    with ff.ProcessExecutor(1) as pool:
-        future = pool.submit(lambda array, text: (int(array[-1]), text), large, Slow())
-        log.wait_for(1)
-        os.kill(log.numbers()[0], signal.SIGKILL)
-        assert future.result(timeout=20) == ((25 << 17) - 1, "loaded")
-    assert len(log.lines()) == 2
-
-
-def test_death_before_reading(method):
-    """L06: a worker killed with half a message in its channel loses nothing."""
-    with ff.ProcessExecutor(1, mp_context=method) as pool:
-        pid = pool.submit(os.getpid).result()
-        os.kill(pid, signal.SIGSTOP)
-        futures = [pool.submit(len, b"x" * 100_000) for _ in range(50)]
-        os.kill(pid, signal.SIGKILL)
-        assert [future.result(timeout=20) for future in futures] == [100_000] * 50
 
 
 # Start-up
@@ -478,26 +384,6 @@ def test_task_becomes_another_program(method):
     assert results == squares_but()
     assert type(error) is WorkerDied
     assert error.exitcode in (5, -9)  # its channel closes a moment before
-
-
-def test_launcher_killed():
-    """L02: when somebody kills the launcher of the workers, the tasks that ran fail as if their
-    workers had been killed, no other does, and the pool goes on with a new one."""
-
-    def task(n):
-        time.sleep(0.02)
-        return n * n
-
-    with ff.ProcessExecutor(2) as pool:
-        launcher = psutil.Process(pool.submit(os.getppid).result())
-        threading.Timer(0.15, launcher.kill).start()
-        results = named(ff.map(task, range(TASKS), on=pool, errors="return"))
-        lost = [n for n, value in results.items() if type(value) is WorkerDied]
-        assert 0 < len(lost) <= 2
-        assert {n: results[n] for n in results if n not in lost} == {
-            n: n * n for n in range(TASKS) if n not in lost
-        }
-        assert ff.map(task, range(4), on=pool) == [0, 1, 4, 9]
 
 
 def test_task_that_masks_signals():

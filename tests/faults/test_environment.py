@@ -322,6 +322,33 @@ def test_what_workers_inherit(tmp_path, start):
     assert driver.out.splitlines() == ["True SIG_DFL SIG_IGN SIG_DFL set()"] * 2
 
 
+@pytest.mark.parametrize("umask", [0o777, 0o000], ids=oct)
+def test_any_umask(umask, run):
+    """L51: large values travel under any umask, and are never open to others."""
+    driver = run(
+        f"""
+        os.umask({umask})
+        from fanfold.transport.segments import process_folder
+
+        def mode(path):
+            return oct(os.stat(path).st_mode & 0o777)
+
+        with ff.ProcessExecutor(1) as pool:
+            blocked = threading.Event()
+            pool.submit(time.sleep, 0.2).add_done_callback(lambda _: blocked.wait())
+            future = pool.submit(bytes, 1 << 20)
+            roots = process_folder().roots
+            names = []
+            while not names:
+                names = [f"{{root}}/{{name}}" for root in roots for name in os.listdir(root)]
+            say(*{{mode(root) for root in roots}}, *{{mode(name) for name in names}})
+            blocked.set()
+            say(future.result() == bytes(1 << 20))
+        """
+    )
+    assert driver.out.splitlines() == ["0o700 0o600", "True"]
+
+
 def test_empty_environment(tmp_path):
     """L51: a driver that was started with an empty environment works."""
     code = "import fanfold as ff; print(ff.map(abs, [-1, -2], on='processes'))"

@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import CancelledError, as_completed, wait
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 import fanfold as ff
 from fanfold.errors import PoolClosed
 from fanfold.testing.functions import until
+from fanfold.transport.segments import process_folder
 
 MANY = 500_000 if os.environ.get("FANFOLD_FAULTS") == "whole" else 50_000
 concurrently = pytest.mark.parametrize("on", ["threads", "processes"])
@@ -62,6 +64,25 @@ def test_inner_pool_dies_with_its_worker(log):
         os.kill(pool.process_ids()[0], 9)
         assert isinstance(future.exception(timeout=10), ff.WorkerDied)
         until(lambda: not any(map(alive, log.numbers())), "the inner workers to end", 2)
+
+
+def test_pools_side_by_side(gate):
+    """L35: pools of one driver do not touch each other's memory: while the results of one wait to
+    be taken, those of another come, and all are right."""
+    with ff.ProcessExecutor(1) as first, ff.ProcessExecutor(1) as second:
+        held = [first.submit(np.full, 1 << 16, n) for n in range(8)]
+        held[0].add_done_callback(lambda _: gate.wait())
+        until(lambda: len(segments()) >= 2, "results that wait")
+        try:
+            others = ff.map(lambda n: np.full(1 << 16, -n), range(8), on=second)
+        finally:
+            gate.open()
+        assert all((array == -n).all() for n, array in enumerate(others))
+        assert all((future.result(10) == n).all() for n, future in enumerate(held))
+
+
+def segments():
+    return [name for root in process_folder().roots for name in os.listdir(root)]
 
 
 def alive(pid):

@@ -352,6 +352,8 @@ class Pool:
         worker.peak_memory = peak
         if shipment is None:
             return
+        if offset != shipment.pending.start:  # else a result would be taken for another's
+            raise RuntimeError(f"task {offset} was answered before task {shipment.pending.start}")
         tasks = folded or len(values[0] if isinstance(values, tuple) else values)
         total = seconds if isinstance(seconds, float) else sum(seconds)
         shipment.call.learn(total, tasks)

@@ -18,6 +18,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 from fanfold.executors import launcher, worker
@@ -32,6 +33,7 @@ from fanfold.transport.surroundings import surroundings
 
 __all__ = ["ForkStarter", "Starter", "why_not_started"]
 
+_numbers = count()
 _driver_sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
 
@@ -42,6 +44,7 @@ class Starter:
         self, method: str, workers: int, folder: SegmentFolder, initializer: Packed | None
     ) -> None:
         _fill_standard_descriptors()
+        self._number = next(_numbers)
         self._connection: Channel | None = None
         self._method = method
         self._workers = workers
@@ -67,7 +70,7 @@ class Starter:
         return worker.Setup(
             name=handle.name,
             segment_roots=self._folder.roots,
-            segment_label=_label(handle),
+            segment_label=self._label(handle),
             initializer=self._initializer,
             surroundings=surroundings(),
         )
@@ -83,6 +86,10 @@ class Starter:
         self._connection = Channel(self._socket)
         self._connection.send(pickle.dumps(("setup", self._settings())))
         return self._connection
+
+    def _label(self, handle: WorkerHandle) -> str:
+        """How the names of a worker's segments begin: unique among all pools of this driver."""
+        return f"p{self._number}w{handle.number}-"
 
     def _settings(self) -> WorkerSettings:
         umask = os.umask(0o077)
@@ -132,7 +139,7 @@ class Starter:
 
     def clear_segments(self, handle: WorkerHandle) -> None:
         """Remove what a dead worker was about to send."""
-        self._folder.clear(_label(handle))
+        self._folder.clear(self._label(handle))
 
     def close(self) -> None:
         if self._connection is not None:
@@ -200,10 +207,6 @@ class ForkStarter(Starter):
             return None, None
         scale = 1 if sys.platform == "darwin" else 1024
         return os.waitstatus_to_exitcode(status), usage.ru_maxrss * scale
-
-
-def _label(handle: WorkerHandle) -> str:
-    return f"w{handle.number}-"
 
 
 def _fill_standard_descriptors() -> None:

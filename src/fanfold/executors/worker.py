@@ -283,6 +283,10 @@ class _Worker:
 
     def _flush(self, *, marked: bool = False) -> None:
         """Send the results so far; ``marked`` says so in the mark, for the case of a death."""
+        with self._sending:  # from taking to sending: results must leave in order
+            self._flush_in_order(marked=marked)
+
+    def _flush_in_order(self, *, marked: bool) -> None:
         with self._lock:
             out, self._out = self._out, []
             ones, self._ones = self._ones, []
@@ -309,11 +313,10 @@ class _Worker:
         if len(message) >= THRESHOLD:
             segment = self._folder.put(memoryview(message))
             message = pickle.dumps([("large", segment)], 5)
-        with self._sending:
-            try:
-                self._channel.send(message)
-            except OSError:
-                _end_group()
+        try:
+            self._channel.send(message)
+        except OSError:
+            _end_group()
 
     def _end_copy(self) -> None:
         """A task forked and returned in both processes: only the worker goes on."""

@@ -57,8 +57,6 @@ class SegmentFolder:
             try:
                 _write_file(path, buffer)
             except OSError as error:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                     raise
                 continue
@@ -83,10 +81,14 @@ def _write_file(path: str, buffer: memoryview) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     try:
+        os.fchmod(descriptor, 0o600)  # whatever the umask
         data = buffer.cast("B") if buffer.format != "B" or buffer.ndim != 1 else buffer
         written = 0
         while written < len(data):
             written += os.write(descriptor, data[written : written + _WRITE_LIMIT])
+    except BaseException:
+        os.unlink(path)
+        raise
     finally:
         os.close(descriptor)
 
@@ -144,6 +146,7 @@ def _make_roots(pid: int) -> list[str]:
         path = os.path.join(parent, name)
         with contextlib.suppress(OSError):  # a read-only or missing parent: the next one
             os.mkdir(path, 0o700)
+            os.chmod(path, 0o700)  # whatever the umask
             roots.append(path)
     if not roots:
         raise NoSpace(
