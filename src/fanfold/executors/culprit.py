@@ -70,6 +70,9 @@ def judge(worker: WorkerHandle, shipment: Shipment, code: int | None, peak: int 
         if verdict.shipment == shipment.id and verdict.offset in pending:
             return _one_guilty(shipment, pending, verdict.offset, verdict.error, worker)
         return _innocent(shipment, pending)
+    packing = worker.packing()
+    if packing in worker.outstanding:
+        return _two_suspected(shipment, pending, packing, identity, range(offset, offset + count))
     known = identity in worker.outstanding
     if phase == IDLE or (known and identity != shipment.id):
         return _innocent(shipment, pending)
@@ -81,6 +84,20 @@ def judge(worker: WorkerHandle, shipment: Shipment, code: int | None, peak: int 
     again = _parts(shipment, pending.start, suspects.start)
     again += [shipment.alone(one, died=True) for one in suspects]
     again += _parts(shipment, max(suspects.stop, pending.start), pending.stop)
+    return Sentence(again, range(0), None)
+
+
+def _two_suspected(
+    shipment: Shipment, pending: range, packing: int, identity: int, running: range
+) -> Sentence:
+    """A task ran while the results before it were packed: either may have ended the worker."""
+    if shipment.id not in (packing, identity):
+        return _innocent(shipment, pending)
+    begin = pending.start if shipment.id == packing else max(running.start, pending.start)
+    end = min(running.stop, pending.stop) if shipment.id == identity else pending.stop
+    again = _parts(shipment, pending.start, begin)
+    again += [shipment.alone(one, died=True) for one in range(begin, end)]
+    again += _parts(shipment, max(begin, end), pending.stop)
     return Sentence(again, range(0), None)
 
 

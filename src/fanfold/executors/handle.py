@@ -99,6 +99,10 @@ class WorkerHandle:
         """(shipment, offset, count, began, phase) as the worker marked it last."""
         return self._mark.read()
 
+    def packing(self) -> int:
+        """The shipment whose results are packed beside the running task; 0 for none."""
+        return self._mark.packed_now()
+
     def running_since(self) -> tuple[int, int, float] | None:
         """(shipment, offset, began) of the one task that it runs; None when that is not so."""
         identity, offset, _, began, phase = self._mark.read()

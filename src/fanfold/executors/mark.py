@@ -38,6 +38,14 @@ class Mark:
         fields[4] = phase
         fields[0] = shipment
 
+    def packing(self, shipment: int) -> None:
+        """The watching thread packs results of a shipment now, beside what runs; 0: it does not."""
+        self._fields[5] = shipment
+
+    def packed_now(self) -> int:
+        """The shipment given to `packing`."""
+        return int(self._fields[5])
+
     def running(self, offset: int, count: int, began: float) -> None:
         fields = self._fields
         fields[3] = began

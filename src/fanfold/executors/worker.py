@@ -300,9 +300,13 @@ class _Worker:
         peak = peak_memory()
         entries = []
         for entry in out:
+            shipment = entry[1] if entry[0] == "done" else 0
             if marked:
-                self._mark.phase(SEND, entry[1] if entry[0] == "done" else 0)
+                self._mark.phase(SEND, shipment)
+            else:
+                self._mark.packing(shipment)
             entries.append(self._packed(entry, peak))
+        self._mark.packing(0)
         if marked and len(out) > 1:
             self._mark.phase(SEND)
         self._send(entries)
