@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from fanfold.errors import NotSerializable as NotSerializable
     from fanfold.errors import PoolClosed as PoolClosed
     from fanfold.errors import RemoteError as RemoteError
-    from fanfold.errors import StartupFailed as StartupFailed
     from fanfold.errors import TaskError as TaskError
     from fanfold.errors import TaskLost as TaskLost
     from fanfold.errors import TaskStalled as TaskStalled
     from fanfold.errors import TaskTimeout as TaskTimeout
     from fanfold.errors import UsageError as UsageError
     from fanfold.errors import WorkerDied as WorkerDied
+    from fanfold.executors.base import StartupFailed as StartupFailed
     from fanfold.executors.processes import ProcessExecutor as ProcessExecutor
     from fanfold.executors.serial import SerialExecutor as SerialExecutor
     from fanfold.executors.threads import ThreadExecutor as ThreadExecutor
@@ -52,7 +52,6 @@ _HOMES = {
         "NotSerializable",
         "PoolClosed",
         "RemoteError",
-        "StartupFailed",
         "TaskError",
         "TaskLost",
         "TaskStalled",
@@ -60,6 +59,7 @@ _HOMES = {
         "UsageError",
         "WorkerDied",
     ),
+    "fanfold.executors.base": ("StartupFailed",),
     "fanfold.executors.processes": ("ProcessExecutor",),
     "fanfold.executors.serial": ("SerialExecutor",),
     "fanfold.executors.threads": ("ThreadExecutor",),

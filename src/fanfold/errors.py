@@ -16,6 +16,9 @@ What your own function raises comes back as itself. The rest is here:
         ├── LoadFailed                   its argument or result was sent but cannot be loaded
         └── RemoteError                  its exception cannot be rebuilt here, only told
 
+`StartupFailed` has its home in `fanfold.executors.base`: workers need the others, and to import
+concurrent.futures for it would make them a fifth slower to start.
+
 >>> issubclass(TaskTimeout, TimeoutError)
 True
 """
@@ -23,7 +26,6 @@ True
 from __future__ import annotations
 
 import signal
-from concurrent.futures import BrokenExecutor
 
 __all__ = [
     "FanfoldError",
@@ -33,7 +35,6 @@ __all__ = [
     "PoolClosed",
     "RemoteError",
     "RemoteTraceback",
-    "StartupFailed",
     "TaskError",
     "TaskLost",
     "TaskStalled",
@@ -53,10 +54,6 @@ class UsageError(FanfoldError, ValueError):
 
 class PoolClosed(FanfoldError, RuntimeError):
     """Work was given to an executor after its shutdown."""
-
-
-class StartupFailed(FanfoldError, BrokenExecutor):
-    """Workers could not be started, or their initializer failed."""
 
 
 class NoSpace(FanfoldError, OSError):

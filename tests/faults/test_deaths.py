@@ -17,7 +17,8 @@ import psutil
 import pytest
 
 import fanfold as ff
-from fanfold.errors import StartupFailed, TaskTimeout, WorkerDied
+from fanfold.errors import TaskTimeout, WorkerDied
+from fanfold.executors.base import StartupFailed
 from fanfold.testing import descendants
 from fanfold.testing.functions import until
 

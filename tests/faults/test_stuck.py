@@ -122,6 +122,46 @@ def test_timeout(on, gate):
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.parametrize("method", ["forkserver", "fork"])
+def test_late_task_may_clean_up(method, log):
+    """L48: a late task's worker gets SIGTERM and a second to clean up; what the task does then
+    counts no more: it has failed with TaskTimeout."""
+
+    def leave(signum, frame, path=log.path):
+        path.write_text("cleaned up\n")
+        raise SystemExit
+
+    def task(n):
+        if n == GUILTY:
+            signal.signal(signal.SIGTERM, leave)
+            time.sleep(60)
+        return n * n
+
+    with ff.ProcessExecutor(2, mp_context=method) as pool:
+        results = named(ff.map(task, range(TASKS), on=pool, errors="return", timeout=0.5))
+    assert type(results.pop(GUILTY)) is TaskTimeout
+    assert results == SQUARES
+    assert log.lines() == [("cleaned", "up")]
+
+
+def test_late_task_that_will_not_end(log):
+    """L48: a late task that ignores SIGTERM is killed."""
+
+    def task(n, path=log.path):
+        if n == GUILTY:
+            signal.signal(signal.SIGTERM, lambda *_: path.write_text("ignored\n"))
+            time.sleep(60)
+        return n * n
+
+    began = time.monotonic()
+    options = {"on": "processes", "workers": 2, "errors": "return", "timeout": 0.5}
+    results = named(ff.map(task, range(TASKS), **options))
+    assert type(results.pop(GUILTY)) is TaskTimeout
+    assert results == SQUARES
+    assert log.lines() == [("ignored",)]
+    assert time.monotonic() - began < 10
+
+
 def test_every_task_too_long():
     """L48: limits are kept when every task exceeds them: each worker is replaced each time."""
     began = time.monotonic()

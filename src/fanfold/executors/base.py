@@ -19,11 +19,15 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, ClassVar
 
-from fanfold.errors import UsageError
+from fanfold.errors import FanfoldError, UsageError
 from fanfold.executors.runner import Results, fold_results
 from fanfold.tasks import Call, Chunk, Report
 
-__all__ = ["Executor", "Stream", "report_of", "worker_count"]
+__all__ = ["Executor", "StartupFailed", "Stream", "report_of", "worker_count"]
+
+
+class StartupFailed(FanfoldError, concurrent.futures.BrokenExecutor):
+    """Workers could not be started, or their initializer failed."""
 
 
 def worker_count(workers: int | None, default: int, name: str = "workers") -> int:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from fanfold.errors import LoadFailed, RemoteTraceback, TaskError
+from fanfold.errors import LoadFailed, PoolClosed, RemoteTraceback, TaskError
 from fanfold.executors.handle import WorkerHandle
 from fanfold.executors.shipments import Shipment
 from fanfold.tasks import Report
 from fanfold.transport.pickling import Packed, unpack
 from fanfold.transport.segments import claim
 
-__all__ = ["Outbox", "deliver", "deliver_failure", "unpack_error"]
+__all__ = ["Answer", "Outbox", "cancel", "deliver", "deliver_failure", "unpack_error"]
 
 _logger = logging.getLogger("fanfold")
 
@@ -66,44 +66,64 @@ def unpack_error(packed: Packed) -> BaseException:
     return error  # type: ignore[no-any-return]
 
 
-def _load_values(values: Any, first: int, failed: tuple[int, ...]) -> tuple[list[Any], list[int]]:
-    """The values of a report, and the offsets of those that failed, loading included."""
-    if isinstance(values, tuple):
-        return values[0], list(failed)
-    loaded: list[Any] = []
-    bad: list[int] = []
-    for offset, (is_error, *packed) in enumerate(values, first):
-        try:
-            if is_error:
+class Answer(NamedTuple):
+    """What a worker tells of tasks from ``offset`` on of a shipment (see `executors.worker`)."""
+
+    shipment: int
+    folded: int
+    offset: int
+    values: Any
+    failed: tuple[int, ...]
+    seconds: list[float] | float
+    peak_memory: int
+
+    @property
+    def tasks(self) -> int:
+        return self.folded or len(self.values[0] if self.is_plain else self.values)
+
+    @property
+    def stop(self) -> int:
+        return self.offset + self.tasks
+
+    @property
+    def work_time(self) -> float:
+        return self.seconds if isinstance(self.seconds, float) else sum(self.seconds)
+
+    @property
+    def is_plain(self) -> bool:
+        """Need the values no loading?"""
+        return isinstance(self.values, tuple)
+
+    def load(self) -> tuple[list[Any], list[int]]:
+        """The values, and the offsets of those that failed, loading included."""
+        if self.is_plain:
+            return self.values[0], list(self.failed)
+        loaded: list[Any] = []
+        bad: list[int] = []
+        for offset, (is_error, *packed) in enumerate(self.values, self.offset):
+            value, ok = _load(Packed(*packed), bool(is_error))
+            loaded.append(value)
+            if not ok:
                 bad.append(offset)
-                loaded.append(unpack_error(Packed(*packed)))
-            else:
-                loaded.append(unpack(Packed(*packed), claim))
-        except BaseException as error:  # noqa: BLE001 - SystemExit too is only this task's end
-            failure = LoadFailed(
-                f"the result was sent, but could not be loaded here: {type(error).__name__}: "
-                f"{error}"
-            )
-            failure.__cause__ = error
-            loaded.append(failure)
-            if not is_error:
-                bad.append(offset)
-    return loaded, bad
+        return loaded, bad
 
 
-def deliver(
-    worker: WorkerHandle,
-    shipment: Shipment,
-    folded: int,
-    offset: int,
-    values: Any,
-    failed: tuple[int, ...],
-    seconds: list[float] | float,
-    peak: int,
-) -> None:
-    loaded, bad = _load_values(values, offset, failed)
+def _load(packed: Packed, is_error: bool) -> tuple[Any, bool]:
+    """A value, or the exception that stands for it; is it a value?"""
+    try:
+        return (unpack_error(packed), False) if is_error else (unpack(packed, claim), True)
+    except BaseException as error:  # noqa: BLE001 - SystemExit too is only this task's end
+        failure = LoadFailed(
+            f"the result was sent, but could not be loaded here: {type(error).__name__}: {error}"
+        )
+        failure.__cause__ = error
+        return failure, False
+
+
+def deliver(worker: WorkerHandle, shipment: Shipment, answer: Answer) -> None:
+    loaded, bad = answer.load()
     for index in bad:
-        _name_task(loaded[index - offset], shipment, index, worker)
+        _name_task(loaded[index - answer.offset], shipment, index, worker)
     if shipment.future is not None:
         _finish_future(shipment.future, loaded[0], bool(bad))
         return
@@ -112,14 +132,14 @@ def deliver(
     first = shipment.first
     report(
         Report(
-            first=first + offset,
+            first=first + answer.offset,
             values=loaded,
-            seconds=seconds,
+            seconds=answer.seconds,
             failed=tuple(first + index for index in bad),
             attempt=shipment.attempt,
             worker=worker.name,
-            peak_memory=peak,
-            folded=folded if not bad else 0,
+            peak_memory=answer.peak_memory,
+            folded=answer.folded if not bad else 0,
         )
     )
 
@@ -145,6 +165,19 @@ def deliver_failure(
             peak_memory=_peak_of(error) or _peak_of(worker),
         )
     )
+
+
+def cancel(shipment: Shipment) -> bool:
+    """Tell whoever waits for a queued shipment that it will not run; False when it has begun."""
+    if shipment.future is None:
+        error = PoolClosed("the executor was shut down before this could start")
+        deliver_failure(shipment, range(shipment.start, shipment.stop), error, None)
+    elif not shipment.future.cancel():
+        return False
+    else:
+        shipment.future.set_running_or_notify_cancel()
+    shipment.let_go()
+    return True
 
 
 def _name_task(

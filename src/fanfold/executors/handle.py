@@ -34,6 +34,7 @@ class WorkerHandle:
         self.leaving = False
         self.silent = False
         self.verdict: Verdict | None = None
+        self.last_moment = 0.0  # when one that is condemned is killed, if it still lives
         self.peak_memory: int | None = None
         self.outstanding: dict[int, Shipment] = {}
         self.calls: set[int] = set()
@@ -94,6 +95,11 @@ class WorkerHandle:
             if entries and entries[-1][0] == "large":
                 entries += pickle.loads(claim(entries.pop()[1]))
         return entries
+
+    def stands_accused(self, shipment: int, stop: int) -> bool:
+        """Is it condemned for one of the tasks before ``stop``? What it answers comes too late."""
+        verdict = self.verdict
+        return verdict is not None and verdict.shipment == shipment and verdict.offset < stop
 
     def doing(self) -> tuple[int, int, int, float, int]:
         """(shipment, offset, count, began, phase) as the worker marked it last."""

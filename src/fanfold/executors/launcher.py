@@ -102,17 +102,32 @@ _lock = threading.Lock()
 _launcher: _Launcher | None = None
 
 
+def prepare() -> None:
+    """Start the launcher if there is none, without waiting: soon a pool will connect."""
+    with _lock, contextlib.suppress(OSError):  # connect() tries again, and tells
+        _living()
+
+
 def connect() -> socket.socket:
     """A new connection to this driver's launcher, which is started when there is none."""
     global _launcher
     with _lock:
-        if _launcher is not None and _launcher.usable():
-            with contextlib.suppress(OSError):  # it died since we looked
-                return _launcher.connect()
+        with contextlib.suppress(OSError):  # it died since we looked
+            return _living().connect()
         if _launcher is not None:
             _launcher.close()
+            _launcher = None
+        return _living().connect()
+
+
+def _living() -> _Launcher:
+    global _launcher
+    if _launcher is None or not _launcher.usable():
+        if _launcher is not None:
+            _launcher.close()
+        _launcher = None
         _launcher = _Launcher()
-        return _launcher.connect()
+    return _launcher
 
 
 @atexit.register

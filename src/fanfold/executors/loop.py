@@ -19,6 +19,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from fanfold.transport.patience import Patience
+
 __all__ = ["Loop"]
 
 _MAIN_THREAD = threading.main_thread().ident
@@ -56,6 +58,7 @@ class Loop:
         self._followed = False
         self._rest = threading.Semaphore(0)
         self._interrupts = _Interrupts()
+        self._patience = Patience()  # of the helpers: the loop's own thread is in no hurry
         self._wake_end, self._woken_end = socket.socketpair()
         for end in (self._wake_end, self._woken_end):
             end.setblocking(False)
@@ -142,7 +145,7 @@ class Loop:
             left = None if deadline is None else deadline - monotonic()
             if left is not None and left <= 0:
                 break
-            self._go_round(left)
+            self._go_round(left, self._patience)
 
     def _main(self) -> None:
         while not self._over:
@@ -154,10 +157,10 @@ class Loop:
                     self._go_round(None)
         self._ended()
 
-    def _go_round(self, limit: float | None) -> None:
+    def _go_round(self, limit: float | None, patience: Patience | None = None) -> None:
         pause = self._pause()
         wait = pause if limit is None else min(limit, pause)
-        events = self._interrupts.select(self._selector, wait)
+        events = self._interrupts.select(self._selector, wait, patience)
         outer, self._runner = self._runner, threading.get_ident()
         try:
             if not self._turn([event for event in events if not self._was_wake(event[0])]):
@@ -202,12 +205,16 @@ class _Interrupts:
         _signal.signal(signal.SIGINT, signal.default_int_handler)
         self._raise_noted()
 
-    def select(self, selector: selectors.BaseSelector, timeout: float) -> Events:
+    def select(
+        self, selector: selectors.BaseSelector, timeout: float, patience: Patience | None
+    ) -> Events:
         try:
             self._waiting = threading.get_ident()
             if self._waiting == _MAIN_THREAD:
                 self._raise_noted()
-            return selector.select(timeout)
+            if patience is None:
+                return selector.select(timeout)
+            return patience.wait(lambda: selector.select(0), lambda: selector.select(timeout))
         finally:
             self._waiting = None
 

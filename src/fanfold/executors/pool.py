@@ -1,8 +1,8 @@
 """The pool of worker processes, seen from the driver.
 
-Each worker has a channel of its own; nothing is shared between workers. One thread waits for all of
-them, and any thread may hand work over: it goes straight to a worker that is free, and gathers in
-the queue while all are busy, so that small tasks travel in batches exactly when that pays.
+Each worker has a channel of its own. One thread waits for all of them, and any thread may hand work
+over: it goes straight to a worker that is free, and gathers in the queue while all are busy, so
+that small tasks travel in batches exactly when that pays.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
-from fanfold.errors import PoolClosed, StartupFailed, TaskLost, WorkerDied
+from fanfold.errors import PoolClosed, TaskLost, TaskTimeout, WorkerDied
 from fanfold.executors.backlog import Backlog
+from fanfold.executors.base import StartupFailed
 from fanfold.executors.culprit import NOBODY, Verdict, accuse, judge
-from fanfold.executors.delivery import Outbox, deliver, deliver_failure, unpack_error
+from fanfold.executors.delivery import Answer, Outbox, cancel, deliver, unpack_error
 from fanfold.executors.handle import WorkerHandle
 from fanfold.executors.loop import Loop
 from fanfold.executors.shipments import PooledCall, Shipment
@@ -31,6 +32,7 @@ __all__ = ["Pool"]
 
 _TINY = 2e-3  # seconds; of shorter single calls one of many tells enough
 _TICK = 0.5  # seconds between looks at workers that may be stuck
+_GRACE = 1.0  # seconds between SIGTERM and SIGKILL for a worker whose task is late
 _LOSSES = 20  # workers that die with a task that is not to blame, until it is given up
 _START_FAILURES = 3  # workers that die before they are ready, until the pool gives up
 
@@ -43,6 +45,7 @@ class Pool:
         self.broken: StartupFailed | None = None
         self._starter = starter
         self._tasks_per_worker = tasks_per_worker
+        self.guard = threading.Lock()  # of the futures that have no lock of their own
         self._lock = threading.Lock()
         self._backlog = Backlog(workers)
         self._workers: dict[int, WorkerHandle] = {}
@@ -111,17 +114,8 @@ class Pool:
         """Cancel what waits and has not begun; what has been given back goes on."""
         with self._lock:
             waiting = self._backlog.take_all()
-        going_on = []
-        for shipment in waiting:  # with the lock free: callbacks may submit
-            if shipment.future is None:
-                error = PoolClosed("the executor was shut down before this could start")
-                deliver_failure(shipment, range(shipment.start, shipment.stop), error, None)
-            elif not shipment.future.cancel():
-                going_on.append(shipment)
-                continue
-            else:
-                shipment.future.set_running_or_notify_cancel()
-            shipment.let_go()
+        # Without the lock: callbacks may submit.
+        going_on = [shipment for shipment in waiting if not cancel(shipment)]
         with self._lock:
             for shipment in going_on:
                 self._backlog.append(shipment)
@@ -225,9 +219,9 @@ class Pool:
             self._loop.watch(worker.channel, worker, writable=True)
             self._loop.wake()
 
-    def _kill(self, worker: WorkerHandle) -> None:
+    def _kill(self, worker: WorkerHandle, signum: int | None = None) -> None:
         worker.leaving = True
-        self._starter.kill(worker)
+        self._starter.kill(worker, signum or signal.SIGKILL)
 
     # The turns of the loop
 
@@ -304,7 +298,7 @@ class Pool:
         if kind == "ones":
             self._single_results(worker, *entry[1:])
         elif kind == "done":
-            self._results(worker, *entry[1:])
+            self._results(worker, Answer(*entry[1:]))
         elif kind == "back":
             self._given_back(worker, entry[1], entry[2])
         elif kind == "ready":
@@ -327,6 +321,8 @@ class Pool:
         """Results of `submit` that need no loading: most of those of small tasks."""
         call = None
         for identity, value, took in zip(identities, values, seconds, strict=True):
+            if worker.verdict is not None and worker.stands_accused(identity, 1):
+                continue
             shipment = worker.remove(identity)
             if shipment is None:
                 continue
@@ -337,32 +333,18 @@ class Pool:
             if shipment.parcel is not None:
                 self._outbox.later(shipment.let_go)
 
-    def _results(
-        self,
-        worker: WorkerHandle,
-        identity: int,
-        folded: int,
-        offset: int,
-        values: Any,
-        failed: tuple[int, ...],
-        seconds: list[float] | float,
-        peak: int,
-    ) -> None:
-        shipment = worker.outstanding.get(identity)
-        worker.peak_memory = peak
-        if shipment is None:
+    def _results(self, worker: WorkerHandle, answer: Answer) -> None:
+        shipment = worker.outstanding.get(answer.shipment)
+        worker.peak_memory = answer.peak_memory
+        if shipment is None or worker.stands_accused(shipment.id, answer.stop):
             return
-        if offset != shipment.pending.start:  # else a result would be taken for another's
-            raise RuntimeError(f"task {offset} was answered before task {shipment.pending.start}")
-        tasks = folded or len(values[0] if isinstance(values, tuple) else values)
-        total = seconds if isinstance(seconds, float) else sum(seconds)
-        shipment.call.learn(total, tasks)
-        self._answered(worker, shipment, tasks)
-        if shipment.call.closed:
-            return
-        self._outbox.later(
-            lambda: deliver(worker, shipment, folded, offset, values, failed, seconds, peak)
-        )
+        expected = shipment.pending.start
+        if answer.offset != expected:  # else a result would be taken for another's
+            raise RuntimeError(f"task {answer.offset} was answered before task {expected}")
+        shipment.call.learn(answer.work_time, answer.tasks)
+        self._answered(worker, shipment, answer.tasks)
+        if not shipment.call.closed:
+            self._outbox.later(lambda: deliver(worker, shipment, answer))
 
     def _answered(self, worker: WorkerHandle, shipment: Shipment, tasks: int) -> None:
         shipment.left -= tasks
@@ -469,14 +451,19 @@ class Pool:
         for worker in list(self._workers.values()):
             if self._starter.has_ended(worker):  # a child of it may hold the channel open
                 self._lose(worker)
-            elif worker.outstanding and worker.verdict is None:
+            elif worker.verdict is not None:
+                if now > worker.last_moment:
+                    self._kill(worker)
+            elif worker.outstanding:
                 verdict = accuse(worker, now)
                 if verdict is not None:
                     self._condemn(worker, verdict)
 
     def _condemn(self, worker: WorkerHandle, verdict: Verdict) -> None:
+        """End a worker; one whose task is late may clean up first, if it handles SIGTERM."""
         worker.verdict = verdict
-        self._kill(worker)
+        worker.last_moment = monotonic() + _GRACE
+        self._kill(worker, signal.SIGTERM if isinstance(verdict.error, TaskTimeout) else None)
 
     # The end
 

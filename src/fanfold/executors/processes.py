@@ -15,7 +15,9 @@ from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple
 
 from fanfold.errors import NotSerializable, PoolClosed, UsageError
+from fanfold.executors import launcher
 from fanfold.executors.base import Executor, Stream, worker_count
+from fanfold.executors.future import Future
 from fanfold.executors.pool import Pool
 from fanfold.executors.shipments import PooledCall, Shipment
 from fanfold.executors.starter import ForkStarter, Starter
@@ -67,11 +69,13 @@ class ProcessExecutor(Executor):
             if max_tasks_per_child < 1:
                 raise UsageError(f"max_tasks_per_child must be >= 1, not {max_tasks_per_child}")
         self.workers = worker_count(max_workers, int(cores()), "max_workers")
+        method = _method(mp_context)
+        if method != "fork":
+            launcher.prepare()  # it starts while we go on
         self._folder = process_folder()
         first = None
         if initializer is not None:
             first = pack_function((initializer, initargs), self._folder.put)
-        method = _method(mp_context)
         kind = ForkStarter if method == "fork" else Starter
         starter = kind(method, self.workers, self._folder, first)
         self._pool = Pool(self.workers, starter, max_tasks_per_child)
@@ -90,7 +94,7 @@ class ProcessExecutor(Executor):
         self._check_owner()
         known = self._calls.get(id(fn))
         call = known.call if known is not None and known.packs(fn) else self._new_call(fn)
-        future = _Future(self._pool)
+        future = Future(self._pool)
         items = ((args, kwargs or _NO_KWARGS),)
         self._pool.put(Shipment(call, 0, items, *call.pack_items(items), future=future))
         if not call.remembered:
@@ -140,31 +144,6 @@ class ProcessExecutor(Executor):
     def process_ids(self) -> list[int]:
         """The process ids of the workers that live now."""
         return self._pool.process_ids()
-
-
-class _Future(concurrent.futures.Future[Any]):
-    """A future whose waiter helps the pool meanwhile."""
-
-    def __init__(self, pool: Pool) -> None:
-        super().__init__()
-        self._pool = pool
-
-    def result(self, timeout: float | None = None) -> Any:
-        return super().result(self._help(timeout))
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        return super().exception(self._help(timeout))
-
-    def _help(self, timeout: float | None) -> float | None:
-        """Help until it is done; the seconds that are left of ``timeout``."""
-        if self.done():
-            return timeout
-        if timeout is None:
-            self._pool.help(self.done)
-            return None
-        deadline = monotonic() + timeout
-        self._pool.help(self.done, timeout)
-        return max(0.0, deadline - monotonic())
 
 
 class _Remembered(NamedTuple):

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from fanfold.errors import PoolClosed, StartupFailed
-from fanfold.executors.base import Executor, Stream, report_of
+from fanfold.errors import PoolClosed
+from fanfold.executors.base import Executor, StartupFailed, Stream, report_of
 from fanfold.executors.runner import Runner
 from fanfold.executors.threads import ThreadExecutor
 from fanfold.tasks import Call, Chunk, Report

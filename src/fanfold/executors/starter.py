@@ -124,10 +124,10 @@ class Starter:
         except ChannelClosed:
             yield None
 
-    def kill(self, handle: WorkerHandle) -> None:
-        """End a worker, and all it has started, now."""
+    def kill(self, handle: WorkerHandle, signum: int = signal.SIGKILL) -> None:
+        """Send a worker, and all it has started, a signal: SIGKILL ends them now."""
         if self._connection is not None:
-            self._connection.post(pickle.dumps(("kill", handle.number, signal.SIGKILL)))
+            self._connection.post(pickle.dumps(("kill", handle.number, signum)))
 
     def has_ended(self, handle: WorkerHandle) -> bool:
         """Has a worker ended, though its channel is open? The launcher tells by itself."""
@@ -184,11 +184,11 @@ class ForkStarter(Starter):
         finally:
             os._exit(code)
 
-    def kill(self, handle: WorkerHandle) -> None:
+    def kill(self, handle: WorkerHandle, signum: int = signal.SIGKILL) -> None:
         if handle.pid is not None:
             for kill in (os.killpg, os.kill):  # a task may have moved it to another group
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    kill(handle.pid, signal.SIGKILL)
+                    kill(handle.pid, signum)
 
     def has_ended(self, handle: WorkerHandle) -> bool:
         if handle.pid is None or not hasattr(os, "waitid"):

@@ -23,8 +23,8 @@ from itertools import count
 from time import monotonic, perf_counter
 from typing import Any, Protocol
 
-from fanfold.errors import PoolClosed, StartupFailed, TaskTimeout
-from fanfold.executors.base import Executor, Stream, report_of, worker_count
+from fanfold.errors import PoolClosed, TaskTimeout
+from fanfold.executors.base import Executor, StartupFailed, Stream, report_of, worker_count
 from fanfold.executors.limits import limited_threads
 from fanfold.executors.runner import Runner
 from fanfold.resources import cores

@@ -11,6 +11,8 @@ import socket
 import struct
 from collections.abc import Callable
 
+from fanfold.transport.patience import Patience
+
 __all__ = ["Channel", "ChannelClosed"]
 
 _HEADER = struct.Struct("<Q")
@@ -48,6 +50,7 @@ class Channel:
         self._buffer = bytearray(_READ_SIZE)  # made once: a fresh one costs more than the read
         self._inbox = bytearray()
         self._outbox = bytearray()
+        self._patience = Patience()
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -85,8 +88,13 @@ class Channel:
     def receive(self) -> bytes:
         """The next message, waiting for it. Raises `ChannelClosed` at the end of file."""
         while (message := self._next()) is None:
-            self._read(0)
+            self._patience.wait(self._read_now, self._read)
         return message
+
+    def _read_now(self) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            return self._read(socket.MSG_DONTWAIT)
+        return False
 
     def receive_available(self) -> list[bytes]:
         """The whole messages that have arrived, without waiting.
@@ -94,13 +102,12 @@ class Channel:
         Raises `ChannelClosed` at the end of file, once everything before it has been returned.
         """
         messages: list[bytes] = []
-        with contextlib.suppress(BlockingIOError):
-            self._read(socket.MSG_DONTWAIT)
+        self._read_now()
         while (message := self._next()) is not None:
             messages.append(message)
         return messages
 
-    def _read(self, flags: int) -> None:
+    def _read(self, flags: int = 0) -> bool:
         try:
             size = self._read_into(self._buffer, flags)
         except ConnectionError:
@@ -108,6 +115,7 @@ class Channel:
         if not size:
             raise ChannelClosed
         self._inbox += memoryview(self._buffer)[:size]
+        return True
 
     def _receive_into(self, buffer: bytearray, flags: int) -> int:
         return self._socket.recv_into(buffer, 0, flags)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from pickle import PickleBuffer
 from typing import Any
 
@@ -14,14 +13,18 @@ from fanfold.transport.segments import Segment, attach, release
 __all__ = ["SharedBuffers"]
 
 
-@dataclass(slots=True)
 class _Entry:
     """An array that has been stored: how often, by how many that still travel, and where."""
 
-    owner: weakref.ref[Any]
-    uses: int = 0
-    users: int = 0
-    segment: Segment | None = None
+    __slots__ = ("owner", "segment", "users", "uses")
+
+    def __init__(
+        self, owner: weakref.ref[Any], users: int = 0, segment: Segment | None = None
+    ) -> None:
+        self.owner = owner
+        self.uses = 0
+        self.users = users
+        self.segment = segment
 
 
 class SharedBuffers:
