@@ -374,4 +374,4 @@ PEERS: tuple[type[Contender], ...] = (
 )
 LIMITS: tuple[type[Contender], ...] = (Threads, Socketpair, BareProcesses)
 EVERYONE: tuple[type[Contender], ...] = (Fanfold, *PEERS, *LIMITS)
-CONTENDERS = {kind.name: kind for kind in EVERYONE}
+CONTENDERS: dict[str, type[Contender]] = {kind.name: kind for kind in EVERYONE}

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.cases import CASES
 from benchmarks.cases.base import Case
 from benchmarks.machine import ROOT
-from benchmarks.summary import OURS, Figure, Rounds, Verdict, figure, ranking, ratio, verdicts
+from benchmarks.summary import Figure, Rounds, Verdict, figure, ranking, ratio, verdicts
 
 HEAD = """\
 # Benchmarks
@@ -83,7 +83,10 @@ def _found(verdict: Verdict) -> str:
 def details(case: Case, found: dict[str, Any]) -> str:
     """The table of one case, the best first; then who has no figure, and the notes."""
     rounds = found["rounds"]
-    columns = [f"{OURS} / this", *(metric.name.replace("_", " ") for metric in case.metrics)]
+    columns = [
+        f"{case.subject} / this",
+        *(metric.name.replace("_", " ") for metric in case.metrics),
+    ]
     names = ranking(case.metrics[0], [str(entrant) for entrant in case.entrants], rounds)
     rows = [(name, *_row(case, rounds, name)) for name in names]
     failures = [f"- {name}: {reason}" for name, reason in found["failures"].items()]
@@ -93,8 +96,8 @@ def details(case: Case, found: dict[str, Any]) -> str:
 
 
 def _row(case: Case, rounds: Rounds, entrant: str) -> Iterator[str]:
-    compared = ratio(rounds, OURS, entrant, case.metrics[0].name)
-    yield spread(compared, "x") if compared and entrant != OURS else ""
+    compared = ratio(rounds, case.subject, entrant, case.metrics[0].name)
+    yield spread(compared, "x") if compared and entrant != case.subject else ""
     for metric in case.metrics:
         yield spread(figure(rounds, entrant, metric.name), metric.unit)
 

@@ -11,8 +11,6 @@ from benchmarks.cases.base import Case, Goal, Metric, Sample
 Rounds = list[dict[str, Sample]]
 """For each round, the sample of every entrant by its name."""
 
-OURS = "fanfold"
-
 
 @dataclass(frozen=True)
 class Figure:
@@ -60,9 +58,9 @@ def verdicts(case: Case, rounds: Rounds) -> Iterator[Verdict]:
         metric = case.metric(goal.metric)
         other = _opponent(case, goal, rounds)
         if other is None:
-            found = figure(rounds, OURS, metric.name)
+            found = figure(rounds, case.subject, metric.name)
         else:
-            found = ratio(rounds, OURS, other, metric.name)
+            found = ratio(rounds, case.subject, other, metric.name)
         yield Verdict(goal, metric, found, other)
 
 

@@ -294,14 +294,22 @@ def test_the_summary_adds_up():
         outcome(1, 1, seconds=2.0, worker="w2", memory=3 * 2**20),
         outcome(2, error=ValueError(), seconds=1.0),
     ]
-    text = "\n".join(summary_lines(NUMBERS, outcomes, 4.0, interrupted=True))
+    text = "\n".join(summary_lines(NUMBERS, outcomes, outcomes, 4.0, interrupted=True))
     assert "interrupted: 10 tasks: 2 done, 1 failed, 7 not finished" in text
     assert "wall time 4.00s, work time 6.00s, speed-up 1.50 on 2 workers" in text
     assert "slowest: task 0 (10) 3.00s, task 1 (11) 2.00s, task 2 (12) 1.00s" in text
     assert "peak memory of a worker: 3.0 MB" in text
 
 
+def test_the_summary_of_what_goes_on():
+    """What was done before counts as done, and not in the times of this command."""
+    before, fresh = outcome(0, 1, seconds=3.0), outcome(1, 1, seconds=2.0)
+    text = "\n".join(summary_lines(NUMBERS, [before, fresh], [fresh], 4.0, interrupted=False))
+    assert "10 tasks: 2 done" in text
+    assert "work time 2.00s, speed-up 0.50 on 1 worker" in text
+
+
 def test_the_summary_of_nothing():
     """When no task ended there is no speed-up and no slowest task to tell."""
-    lines = list(summary_lines(NUMBERS, [], 4.0, interrupted=True))
+    lines = list(summary_lines(NUMBERS, [], [], 4.0, interrupted=True))
     assert lines == ["interrupted: 10 tasks: 0 done, 0 failed, 10 not finished", "wall time 4.00s"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks.cases import (
     driver_memory,
+    durable,
     imports,
     large_function,
     large_results,
@@ -29,5 +30,8 @@ CASES = {
         scaling.CASE,
         imports.CASE,
         driver_memory.CASE,
+        durable.OVERHEAD,
+        durable.RATE,
+        durable.REPLAY,
     )
 }

@@ -66,7 +66,8 @@ class Case:
     """One row of the table of speeds.
 
     ``measure(entrant, workers, **size)`` runs in a process of its own. The first metric is the one
-    that contenders are compared by. ``sizes`` has "full", "quick" and "tiny".
+    that contenders are compared by. ``sizes`` has "full", "quick" and "tiny". ``subject`` is the
+    contender that the others are compared with, and that the goals are for.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Case:
     sizes: dict[str, Size]
     note: str = ""
     by_default: bool = True
+    subject: str = "fanfold"
 
     def metric(self, name: str) -> Metric:
         return next(metric for metric in self.metrics if metric.name == name)

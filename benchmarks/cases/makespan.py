@@ -76,6 +76,6 @@ CASE = Case(
     note=f"Sigma {SIGMA}, ascending, 8 s of CPU in all; a task is over when it has used its "
     "seconds of a core, so the bound max(sum / workers, longest) is exact. Greedy: a free worker "
     "takes the next task at no cost, which is the best without knowing the lengths beforehand; on "
-    f"2 workers it ends at {IDEAL:.3f} times the bound. bare processes: forked, dealt out beforehand "
-    "as greedy would: what the machine gives.",
+    f"2 workers it ends at {IDEAL:.3f} times the bound. bare processes: forked, the work dealt out "
+    "beforehand as greedy would: what the machine gives.",
 )

@@ -29,10 +29,23 @@ if TYPE_CHECKING:
     from fanfold.errors import NotSerializable as NotSerializable
     from fanfold.errors import PoolClosed as PoolClosed
     from fanfold.errors import RemoteError as RemoteError
+    from fanfold.errors import RunBusy as RunBusy
+    from fanfold.errors import RunCancelled as RunCancelled
+    from fanfold.errors import RunChanged as RunChanged
+    from fanfold.errors import RunDamaged as RunDamaged
+    from fanfold.errors import RunError as RunError
+    from fanfold.errors import RunNotFound as RunNotFound
+    from fanfold.errors import RunReadOnly as RunReadOnly
+    from fanfold.errors import RunSuperseded as RunSuperseded
+    from fanfold.errors import RunTooNew as RunTooNew
+    from fanfold.errors import RunUnfinished as RunUnfinished
+    from fanfold.errors import RunUntrusted as RunUntrusted
     from fanfold.errors import TaskError as TaskError
     from fanfold.errors import TaskLost as TaskLost
+    from fanfold.errors import TaskMissing as TaskMissing
     from fanfold.errors import TaskStalled as TaskStalled
     from fanfold.errors import TaskTimeout as TaskTimeout
+    from fanfold.errors import UnsafeFolder as UnsafeFolder
     from fanfold.errors import UsageError as UsageError
     from fanfold.errors import WorkerDied as WorkerDied
     from fanfold.executors.base import StartupFailed as StartupFailed
@@ -40,6 +53,8 @@ if TYPE_CHECKING:
     from fanfold.executors.serial import SerialExecutor as SerialExecutor
     from fanfold.executors.threads import ThreadExecutor as ThreadExecutor
     from fanfold.resources import cores as cores
+    from fanfold.runs.run import Run as Run
+    from fanfold.runs.run import run as run
     from fanfold.seeds import rng as rng
 
 # Loaded when first used: `import fanfold` costs milliseconds, and never imports NumPy.
@@ -52,10 +67,23 @@ _HOMES = {
         "NotSerializable",
         "PoolClosed",
         "RemoteError",
+        "RunBusy",
+        "RunCancelled",
+        "RunChanged",
+        "RunDamaged",
+        "RunError",
+        "RunNotFound",
+        "RunReadOnly",
+        "RunSuperseded",
+        "RunTooNew",
+        "RunUnfinished",
+        "RunUntrusted",
         "TaskError",
         "TaskLost",
+        "TaskMissing",
         "TaskStalled",
         "TaskTimeout",
+        "UnsafeFolder",
         "UsageError",
         "WorkerDied",
     ),
@@ -64,6 +92,7 @@ _HOMES = {
     "fanfold.executors.serial": ("SerialExecutor",),
     "fanfold.executors.threads": ("ThreadExecutor",),
     "fanfold.resources": ("cores",),
+    "fanfold.runs.run": ("Run", "run"),
     "fanfold.seeds": ("rng",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

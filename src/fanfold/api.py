@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from contextlib import ExitStack
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -232,15 +232,24 @@ def reports(
     errors: Errors = "return",
     seed: int | None = None,
     progress: bool | None = None,
+    only: Sequence[range] | None = None,
+    evidence: str | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> Generator[Report, None, None]:
     """`map` for programs that want to know how each task ended: its reports as they arrive.
+
+    ``only`` are ranges of indices, ascending, of a sequence of inputs: the others are not run.
+    ``evidence`` begins the names of the files that get what the tasks print (see
+    `fanfold.tasks.Call`). ``listeners`` are called with all events, before the bar.
 
     >>> [r.worker for r in reports(abs, [-1], on="serial")]
     ['serial']
     """
     _check_callable(func)
     job = _Map(func, inputs, style, on, workers, chunk, retries, timeout, errors, seed, progress)
-    return job.reports(raises=errors == "raise")
+    job.call.evidence = evidence
+    job.listeners[:0] = listeners
+    return job.reports(raises=errors == "raise", only=only)
 
 
 class _Map:
@@ -268,7 +277,7 @@ class _Map:
         self._chunk = chunk
         self._retries = retries
         self.raises = errors == "raise"
-        self._call = Call(
+        self.call = Call(
             func,
             style,
             entropy=new_entropy() if seed is None else seed,
@@ -276,11 +285,16 @@ class _Map:
             fold=reduce,
             stable=isinstance(inputs, (list, tuple, range)),
         )
-        self._listeners: list[Listener] = [] if progress is False else [progress_listener(progress)]
+        self.listeners: list[Listener] = [] if progress is False else [progress_listener(progress)]
         registry.check(self._on)
 
     def reports(
-        self, *, raises: bool, ordered: bool = False, bounded: bool = False
+        self,
+        *,
+        raises: bool,
+        ordered: bool = False,
+        bounded: bool = False,
+        only: Sequence[range] | None = None,
     ) -> Generator[Report, None, None]:
         with ExitStack() as stack:
             place, owned = registry.resolve(self._on, self._workers)
@@ -288,14 +302,15 @@ class _Map:
                 stack.callback(place.shutdown, wait=True)
             dispatch = Dispatch(
                 place,
-                self._call,
+                self.call,
                 self._inputs,
                 chunk=self._chunk,
                 retries=self._retries,
                 raises=raises,
                 ordered=ordered,
                 bounded=bounded,
-                listeners=self._listeners,
+                only=only,
+                listeners=self.listeners,
             )
             yield from dispatch.reports()
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from fanfold.executors.base import Executor, Stream
 from fanfold.sources import Source, source_of
-from fanfold.tasks import Call, Chunk, MapFinished, MapStarted, Report
+from fanfold.tasks import Call, Chunk, MapFinished, MapStarted, Report, TaskRetried
 
 __all__ = ["Dispatch", "Event", "Listener"]
 
-Event = MapStarted | Report | MapFinished
+Event = MapStarted | Report | TaskRetried | MapFinished
 Listener = Callable[[Event], None]
 
 _TARGET = 0.01  # seconds of work in a chunk
@@ -50,6 +50,7 @@ class Dispatch:
         raises: bool = False,
         ordered: bool = False,
         bounded: bool = False,
+        only: Sequence[range] | None = None,
         listeners: Sequence[Listener] = (),
     ) -> None:
         self._executor = executor
@@ -59,8 +60,9 @@ class Dispatch:
         self._raises = raises
         self._ordered = ordered
         self._bounded = bounded
+        self._only = only
         self._listeners = listeners
-        self._total = len(inputs) if isinstance(inputs, Sized) else None
+        self._total = _total(inputs, only)
         self._sizes = _ChunkSizes(executor, chunk)
         self._drawn = 0  # tasks sent so far
         self._taken = 0  # tasks whose report the consumer has taken
@@ -73,7 +75,8 @@ class Dispatch:
         try:
             with self._executor.open(self._call) as stream:
                 apart = self._bounded and not self._executor.inline
-                source = source_of(self._inputs, wake=stream.wake if apart else None)
+                wake = stream.wake if apart else None
+                source = source_of(self._inputs, only=self._only, wake=wake)
                 try:
                     reports = self._drive(stream, source)
                     yield from self._in_order(reports) if self._ordered else self._counted(reports)
@@ -131,10 +134,11 @@ class Dispatch:
             if self._bounded:
                 size = min(size, self._sizes.window - (self._drawn - self._taken))
             began = perf_counter()
+            first = source.position
             items = source.draw(size) if size > 0 else []
             if not items:
                 return
-            self._dispatch(stream, Chunk(self._drawn, items))
+            self._dispatch(stream, Chunk(first, items))
             self._drawn += len(items)
             self._sizes.learn_sending(perf_counter() - began, len(items))
 
@@ -153,6 +157,8 @@ class Dispatch:
                 raise self._earliest_failure(stream, report)
             return [report]
         for index in report.failed:
+            if self._listeners:
+                self._tell(TaskRetried(report.part(index, index + 1)))
             item = chunk.items[index - chunk.first]
             self._dispatch(stream, Chunk(index, [item], report.attempt + 1))
         return list(_without(report, report.failed))
@@ -226,6 +232,13 @@ class _ChunkSizes:
         self._sending = (self._sending + seconds / tasks) / 2
 
 
+def _total(inputs: Iterable[Any], only: Sequence[range] | None) -> int | None:
+    """How many tasks there are; None when that is not known."""
+    if only is not None:
+        return sum(map(len, only))
+    return len(inputs) if isinstance(inputs, Sized) else None
+
+
 def _first_failure(report: Report) -> tuple[int, BaseException]:
     index = min(report.failed)
     error: BaseException = report.values[index - report.first]
@@ -234,20 +247,8 @@ def _first_failure(report: Report) -> tuple[int, BaseException]:
 
 def _without(report: Report, indices: Sequence[int]) -> Iterator[Report]:
     """The parts of a report between the given tasks."""
-    first = report.first
-    borders = [*sorted(indices), first + len(report)]
-    begin = first
-    for border in borders:
+    begin = report.first
+    for border in [*sorted(indices), report.first + len(report)]:
         if border > begin:
-            part = slice(begin - first, border - first)
-            times = report.seconds
-            share = (border - begin) / len(report)
-            yield Report(
-                first=begin,
-                values=report.values[part],
-                seconds=times * share if isinstance(times, float) else times[part],
-                attempt=report.attempt,
-                worker=report.worker,
-                peak_memory=report.peak_memory,
-            )
+            yield report.part(begin, border)
         begin = border + 1

@@ -4,14 +4,27 @@ What your own function raises comes back as itself. The rest is here:
 
     FanfoldError
     ├── UsageError (ValueError)          the call or the command was wrong; nothing has run
+    │   └── RunNotFound                  there is no run of that name
     ├── PoolClosed (RuntimeError)        work was given to an executor after its shutdown
     ├── StartupFailed (BrokenExecutor)   workers could not be started, or their initializer failed
-    ├── NoSpace (OSError)                shared memory and the temporary folder are full
+    ├── NoSpace (OSError)                shared memory, the temporary folder or a disk is full
+    ├── RunError                         a run cannot be read, or not be worked on
+    │   ├── RunBusy                      another driver works on it
+    │   ├── RunCancelled                 somebody cancelled it
+    │   ├── RunChanged                   its function is not the one that it was begun with
+    │   ├── RunDamaged                   a file of it is missing or does not hold what it should
+    │   ├── RunReadOnly                  its folder cannot be written
+    │   ├── RunSuperseded                another driver has taken it over
+    │   ├── RunTooNew                    a newer fanfold wrote it
+    │   ├── RunUnfinished                some of its tasks have no result
+    │   ├── RunUntrusted                 it belongs to somebody else
+    │   └── UnsafeFolder                 somebody else could write in it
     └── TaskError                        one task failed, and not by an exception of its own
         ├── WorkerDied                   the worker running it ended: signal, exit, segfault
         ├── TaskTimeout (TimeoutError)   it ran longer than its ``timeout``
         ├── TaskStalled                  its worker was stopped (SIGSTOP) and did not come back
         ├── TaskLost                     its workers died again and again before it could start
+        ├── TaskMissing                  it has not been tried to its end, in this run
         ├── NotSerializable (TypeError)  its input or result cannot be sent
         ├── LoadFailed                   its argument or result was sent but cannot be loaded
         └── RemoteError                  its exception cannot be rebuilt here, only told
@@ -25,7 +38,13 @@ True
 
 from __future__ import annotations
 
+import os
 import signal
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fanfold.tasks import Evidence
 
 __all__ = [
     "FanfoldError",
@@ -35,10 +54,23 @@ __all__ = [
     "PoolClosed",
     "RemoteError",
     "RemoteTraceback",
+    "RunBusy",
+    "RunCancelled",
+    "RunChanged",
+    "RunDamaged",
+    "RunError",
+    "RunNotFound",
+    "RunReadOnly",
+    "RunSuperseded",
+    "RunTooNew",
+    "RunUnfinished",
+    "RunUntrusted",
     "TaskError",
     "TaskLost",
+    "TaskMissing",
     "TaskStalled",
     "TaskTimeout",
+    "UnsafeFolder",
     "UsageError",
     "WorkerDied",
 ]
@@ -52,21 +84,126 @@ class UsageError(FanfoldError, ValueError):
     """The call or the command was wrong: the message says what would be right."""
 
 
+class RunNotFound(UsageError):
+    """There is no run of that name, or in that folder."""
+
+
 class PoolClosed(FanfoldError, RuntimeError):
     """Work was given to an executor after its shutdown."""
 
 
 class NoSpace(FanfoldError, OSError):
-    """Neither shared memory nor the temporary folder has room for the data."""
+    """There is no room for the data: in shared memory and the temporary folder, or on the disk of
+    a run."""
+
+
+class RunError(FanfoldError):
+    """A durable run cannot be read, or cannot be worked on."""
+
+
+class RunBusy(RunError):
+    """Another driver works on the run: process ``pid`` on ``host``, since ``since``.
+
+    ``path`` is the run's folder; times are in seconds since 1970.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], host: str, pid: int, since: float) -> None:
+        super().__init__(path, host, pid, since)
+        self.path = path
+        self.host = host
+        self.pid = pid
+        self.since = since
+
+    def __str__(self) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
+        return (
+            f"process {self.pid} on {self.host} works on the run in {os.fspath(self.path)}, since "
+            f"{since}: wait for it, end it (kill {self.pid}), or take the run over with --steal "
+            "(steal=True)"
+        )
+
+
+class RunCancelled(RunError):
+    """Somebody cancelled the run: what is done stays done."""
+
+
+class RunChanged(RunError):
+    """The function is not the one that the run was begun with; ``changes`` are sentences."""
+
+    def __init__(self, name: str, changes: list[str]) -> None:
+        super().__init__(name, changes)
+        self.name = name
+        self.changes = changes
+
+    def __str__(self) -> str:
+        return (
+            f"the run {self.name} was begun with something else: {'; '.join(self.changes)}. Keep "
+            "its results with --resume anyway, run everything again with --resume fresh (the old "
+            "run is kept aside), or give this one another --name"
+        )
+
+
+class RunDamaged(RunError):
+    """A file of the run is missing, or does not hold what it should: the message names it."""
+
+
+class RunReadOnly(RunError):
+    """The folder of the run, or the one it is to be in, cannot be written."""
+
+
+class RunSuperseded(RunError):
+    """Another driver has taken the run over while this one stood still; this one has stopped."""
+
+
+class RunTooNew(RunError):
+    """A newer fanfold wrote this file: it is of format ``found``, and ``known`` is known here."""
+
+    def __init__(self, path: str | os.PathLike[str], found: int, known: int) -> None:
+        super().__init__(path, found, known)
+        self.path = path
+        self.found = found
+        self.known = known
+
+    def __str__(self) -> str:
+        return (
+            f"{os.fspath(self.path)} is of format {self.found}, and this fanfold knows formats up "
+            f"to {self.known}: use the version that wrote it, or a later one"
+        )
+
+
+class RunUnfinished(RunError):
+    """Some tasks of the run have no result."""
+
+
+class RunUntrusted(RunError):
+    """Something to be unpickled belongs to somebody else: ``owner``. Loading it would run what
+    they put there."""
+
+    def __init__(self, path: str | os.PathLike[str], owner: str) -> None:
+        super().__init__(path, owner)
+        self.path = path
+        self.owner = owner
+
+    def __str__(self) -> str:
+        return (
+            f"{os.fspath(self.path)} belongs to {self.owner}, and to load it would run what "
+            f"{self.owner} put there: say --trust (trust=True) if that is as it should be"
+        )
+
+
+class UnsafeFolder(RunError):
+    """Somebody else could write where pickles are kept: the message says how to forbid it."""
 
 
 class TaskError(FanfoldError):
     """One task failed, and not by an exception of its own.
 
-    ``index`` is the task's position in the inputs (None for a single ``submit``).
+    ``index`` is the task's position in the inputs (None for a single ``submit``). ``evidence``
+    tells how the task ran and what it printed, where the map asked for that and it was running.
     """
 
     index: int | None = None
+    evidence: Evidence | None = None
 
 
 class WorkerDied(TaskError):
@@ -75,8 +212,11 @@ class WorkerDied(TaskError):
     ``pid`` names the process; ``exitcode`` is what it ended with (negative: minus the signal,
     as in ``subprocess``; None when not known); ``phase`` is what it was doing: ``"load"`` (reading
     the arguments), ``"run"`` or ``"send"`` (returning the result); ``peak_memory`` is the largest
-    resident size it had, in bytes.
+    resident size it had, in bytes. ``out_of_memory`` says whether the kernel ended it for want of
+    memory; None when that is not known.
     """
+
+    out_of_memory: bool | None = None
 
     def __init__(
         self,
@@ -118,6 +258,10 @@ class TaskStalled(TaskError):
 
 class TaskLost(TaskError):
     """The task was given to several workers, and all of them died before it could start."""
+
+
+class TaskMissing(TaskError):
+    """The task of a run has not been tried to its end."""
 
 
 class NotSerializable(TaskError, TypeError):

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from fanfold.seeds import in_task
-from fanfold.tasks import MapFinished, MapStarted, Report
+from fanfold.tasks import MapFinished, MapStarted, Report, TaskRetried
 from fanfold.units import format_duration
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["listener"]
 
-Event = MapStarted | Report | MapFinished
+Event = MapStarted | Report | TaskRetried | MapFinished
 Clock = Callable[[], float]
 
 BAR_AFTER, BAR_EVERY = 0.7, 0.1  # seconds
@@ -151,7 +151,7 @@ class _Listener:
         elif isinstance(event, MapStarted):
             self._state.total = event.total
             self._began, self._due = now, now + self._after
-        else:
+        elif isinstance(event, MapFinished):
             self._finish(event, now)
         if now >= self._due:
             self._due = now + self._every

@@ -17,6 +17,7 @@ class Source(Protocol):
     """Inputs to draw. ``ended`` when there are no more; ``error`` is what drawing them raised."""
 
     error: BaseException | None
+    position: int  # the index of the next input
 
     @property
     def ended(self) -> bool: ...
@@ -28,30 +29,45 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-def source_of(inputs: Iterable[Any], *, wake: Callable[[], None] | None = None) -> Source:
-    """The source of ``inputs``. With ``wake`` they are drawn in a thread of their own, and ``wake``
-    is called when some have come after `Source.draw` gave fewer than it was asked for."""
+def source_of(
+    inputs: Iterable[Any],
+    *,
+    only: Sequence[range] | None = None,
+    wake: Callable[[], None] | None = None,
+) -> Source:
+    """The source of ``inputs``; of a sequence ``only`` those at some ranges of indices, ascending.
+
+    With ``wake`` they are drawn in a thread of their own, and ``wake`` is called when some have
+    come after `Source.draw` gave fewer than it was asked for.
+    """
     if isinstance(inputs, (list, tuple, range)):
-        return _Sequence(inputs)
+        return _Sequence(inputs, [range(len(inputs))] if only is None else only)
     return _Drawn(iter(inputs)) if wake is None else _DrawnApart(iter(inputs), wake)
 
 
 class _Sequence:
-    """Inputs that are all there."""
+    """Inputs that are all there. What is drawn together has consecutive indices."""
 
     error: BaseException | None = None
 
-    def __init__(self, inputs: Sequence[Any]) -> None:
+    def __init__(self, inputs: Sequence[Any], ranges: Sequence[range]) -> None:
         self._inputs = inputs
-        self._next = 0
+        self._ranges = deque(part for part in ranges if part)
+        self.position = self._ranges[0].start if self._ranges else 0
 
     @property
     def ended(self) -> bool:
-        return self._next >= len(self._inputs)
+        return not self._ranges
 
     def draw(self, count: int) -> Sequence[Any]:
-        items = self._inputs[self._next : self._next + count]
-        self._next += len(items)
+        if not self._ranges:
+            return ()
+        stop = min(self.position + count, self._ranges[0].stop)
+        items = self._inputs[self.position : stop]
+        self.position = stop
+        if stop == self._ranges[0].stop:
+            self._ranges.popleft()
+            self.position = self._ranges[0].start if self._ranges else stop
         return items  # a part of a range stays one: it travels as three numbers
 
     def close(self) -> None:
@@ -64,6 +80,7 @@ class _Drawn:
     def __init__(self, inputs: Iterator[Any]) -> None:
         self.error: BaseException | None = None
         self.ended = False
+        self.position = 0
         self._inputs = inputs
 
     def draw(self, count: int) -> Sequence[Any]:
@@ -75,6 +92,7 @@ class _Drawn:
         except BaseException as error:  # noqa: BLE001 - raised in its place, after the inputs before
             self.error = error
         self.ended = len(items) < count
+        self.position += len(items)
         return items
 
     def close(self) -> None:
@@ -86,6 +104,7 @@ class _DrawnApart:
 
     def __init__(self, inputs: Iterator[Any], wake: Callable[[], None]) -> None:
         self.error: BaseException | None = None
+        self.position = 0
         self._inputs = inputs
         self._wake = wake
         self._changed = threading.Condition()
@@ -108,6 +127,7 @@ class _DrawnApart:
             self._changed.wait_for(lambda: self._wanted <= 0 or self._exhausted, _MOMENT)
             items = [self._items.popleft() for _ in range(min(count, len(self._items)))]
             self._hungry = len(items) < count
+            self.position += len(items)
             return items
 
     def _main(self) -> None:

@@ -10,7 +10,8 @@ from fanfold import __version__
 from fanfold.cli.cores import cores_command
 from fanfold.cli.demo import demo_command
 from fanfold.cli.run import run_command
-from fanfold.errors import FanfoldError, UsageError
+from fanfold.cli.runs import COMMANDS
+from fanfold.errors import FanfoldError, RunChanged, UsageError
 
 __all__ = ["main"]
 
@@ -25,7 +26,7 @@ def fanfold(context: click.Context) -> int:
     return 2
 
 
-for command in (run_command, cores_command, demo_command):
+for command in (run_command, *COMMANDS, cores_command, demo_command):
     fanfold.add_command(command)
 
 
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _end(2, f"{error.format_message()} Put -- before inputs that begin with a dash.")
     except click.ClickException as error:
         return _end(2, error.format_message())
-    except UsageError as error:
+    except (UsageError, RunChanged) as error:
         return _end(2, error)
     except (FanfoldError, OSError) as error:
         return _end(1, error)

@@ -78,34 +78,42 @@ def _cut(text: str, width: int) -> str:
 
 
 def summary_lines(
-    inputs: Inputs, outcomes: Sequence[Outcome], wall_time: float, *, interrupted: bool
+    inputs: Inputs,
+    outcomes: Sequence[Outcome],
+    fresh: Sequence[Outcome],
+    wall_time: float,
+    *,
+    interrupted: bool,
 ) -> Iterator[str]:
-    """Tasks, times, speed-up, the slowest tasks and the peak memory, in a few lines."""
+    """Tasks, times, speed-up, the slowest tasks and the peak memory, in a few lines.
+
+    The times are those of the ``fresh`` outcomes, which took the ``wall_time``.
+    """
     total = len(inputs.items)
     failed = sum(not outcome.ok for outcome in outcomes)
     counts = [f"{len(outcomes) - failed} done", f"{failed} failed"]
     if len(outcomes) < total:
         counts.append(f"{total - len(outcomes)} not finished")
     yield f"{'interrupted: ' if interrupted else ''}{_tasks(total)}: {', '.join(counts)}"
-    if not outcomes:
+    if not fresh:
         yield f"wall time {format_duration(wall_time)}"
         return
-    work_time = sum(outcome.seconds for outcome in outcomes)
-    workers = len({outcome.worker for outcome in outcomes})
+    work_time = sum(outcome.seconds for outcome in fresh)
+    workers = len({outcome.worker for outcome in fresh})
     noun = "worker" if workers == 1 else "workers"
     yield (
         f"wall time {format_duration(wall_time)}, work time {format_duration(work_time)}, "
         f"speed-up {work_time / wall_time:.2f} on {workers} {noun}"
     )
-    slowest = heapq.nlargest(3, outcomes, key=lambda outcome: outcome.seconds)
-    if len(outcomes) > 1:
+    slowest = heapq.nlargest(3, fresh, key=lambda outcome: outcome.seconds)
+    if len(fresh) > 1:
         shown = (
             f"task {outcome.index} ({_cut(inputs.shown(outcome.index), 40)}) "
             f"{format_duration(outcome.seconds)}"
             for outcome in slowest
         )
         yield f"slowest: {', '.join(shown)}"
-    peak = max(outcome.peak_memory for outcome in outcomes)
+    peak = max(outcome.peak_memory for outcome in fresh)
     if peak:
         yield f"peak memory of a worker: {format_size(peak)}"
 

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from fanfold.errors import FanfoldError, UsageError
 from fanfold.executors.runner import Results, fold_results
-from fanfold.tasks import Call, Chunk, Report
+from fanfold.tasks import Activity, Call, Chunk, Report
 
 __all__ = ["Executor", "StartupFailed", "Stream", "report_of", "worker_count"]
 
@@ -64,6 +64,7 @@ def report_of(
         worker=worker,
         peak_memory=peak_memory,
         folded=folded,
+        evidence=results.evidence,
     )
 
 
@@ -127,6 +128,10 @@ class Executor(concurrent.futures.Executor, ABC):
     @abstractmethod
     def open(self, call: Call) -> Stream:
         """Begin a call: its function is sent to the workers once, and its chunks run there."""
+
+    def activity(self) -> list[Activity]:
+        """What each worker is doing now, as far as that is known."""
+        return []
 
     def map(
         self,

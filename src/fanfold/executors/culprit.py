@@ -11,13 +11,13 @@ from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from fanfold.errors import TaskError, TaskStalled, TaskTimeout, WorkerDied
-from fanfold.executors.mark import IDLE, LOAD, RUN
+from fanfold.executors.mark import IDLE, LOAD, RUN, Started
 from fanfold.executors.shipments import Shipment
 
 if TYPE_CHECKING:
     from fanfold.executors.handle import WorkerHandle
 
-__all__ = ["NOBODY", "Sentence", "Verdict", "accuse", "judge"]
+__all__ = ["NOBODY", "Ending", "Sentence", "Verdict", "accuse", "judge"]
 
 _STALL = 2.0  # seconds a worker may stay stopped (SIGSTOP)
 _PHASES = {1: "load", 2: "run", 3: "send"}
@@ -30,10 +30,20 @@ class Verdict(NamedTuple):
     shipment: int
     offset: int
     error: TaskError
+    started: Started
 
 
 #: The pool ended the worker for a reason that is no task's fault.
-NOBODY = Verdict(-1, -1, TaskError())
+NOBODY = Verdict(-1, -1, TaskError(), Started(0.0, False, 0, 0))
+
+
+class Ending(NamedTuple):
+    """How a worker process ended, as far as that is known: exit code (negative: minus the signal),
+    peak memory in bytes, and whether the kernel ended it for want of memory."""
+
+    exitcode: int | None = None
+    peak_memory: int | None = None
+    out_of_memory: bool | None = None
 
 
 class Sentence(NamedTuple):
@@ -49,25 +59,27 @@ def accuse(worker: WorkerHandle, now: float) -> Verdict | None:
     identity, offset, began = worker.running_since() or (0, 0, 0.0)
     shipment = worker.outstanding.get(identity)
     limit = shipment.call.call.timeout if shipment is not None else None
+    started = worker.started()
     if shipment is not None and limit is not None and perf_counter() - began > limit:
         index = shipment.first + offset
         late = TaskTimeout(f"task {index} exceeded its timeout of {limit:g} s")
-        return Verdict(identity, offset, late)
+        return Verdict(identity, offset, late, started)
     if worker.stopped_for(now) > _STALL:
         stalled = TaskStalled(
             f"the worker (pid {worker.pid}) was stopped (SIGSTOP) for {_STALL:g} s and was killed"
         )
-        return Verdict(identity, offset, stalled)
+        return Verdict(identity, offset, stalled, started)
     return None
 
 
-def judge(worker: WorkerHandle, shipment: Shipment, code: int | None, peak: int | None) -> Sentence:
+def judge(worker: WorkerHandle, shipment: Shipment, ending: Ending) -> Sentence:
     """Decide about a shipment that a dead worker had not answered whole."""
     identity, offset, count, _, phase = worker.doing()
     pending = shipment.pending
     verdict = worker.verdict
     if verdict is not None:
         if verdict.shipment == shipment.id and verdict.offset in pending:
+            _add_evidence(verdict.error, shipment, verdict.offset, worker, verdict.started, ending)
             return _one_guilty(shipment, pending, verdict.offset, verdict.error, worker)
         return _innocent(shipment, pending)
     packing = worker.packing()
@@ -79,7 +91,8 @@ def judge(worker: WorkerHandle, shipment: Shipment, code: int | None, peak: int 
     suspects = range(offset, offset + count) if known and phase == RUN else pending
     suspects = range(max(suspects.start, pending.start), min(suspects.stop, pending.stop))
     if len(suspects) == 1 and (shipment.deaths or (known and phase != LOAD)):
-        error = _death(worker, code, peak, _PHASES[phase])
+        error = _death(worker, ending, _PHASES[phase])
+        _add_evidence(error, shipment, suspects.start, worker, worker.started(), ending)
         return _one_guilty(shipment, pending, suspects.start, error, worker)
     again = _parts(shipment, pending.start, suspects.start)
     again += [shipment.alone(one, died=True) for one in suspects]
@@ -118,20 +131,47 @@ def _parts(shipment: Shipment, start: int, stop: int) -> list[Shipment]:
     return [shipment.part(start, stop)] if stop > start else []
 
 
-def _death(worker: WorkerHandle, code: int | None, peak: int | None, phase: str) -> WorkerDied:
-    error = WorkerDied("", pid=worker.pid, exitcode=code, phase=phase, peak_memory=peak)
+def _add_evidence(
+    error: TaskError,
+    shipment: Shipment,
+    offset: int,
+    worker: WorkerHandle,
+    started: Started,
+    ending: Ending,
+) -> None:
+    """Say how the guilty task ran, and what it printed, where its call asks for that."""
+    prefix = shipment.call.call.evidence
+    if prefix is not None:
+        from fanfold.executors.evidence import unfinished
+
+        index = shipment.first + offset
+        error.evidence = unfinished(index, started, prefix, worker.name, ending.peak_memory)
+
+
+def _death(worker: WorkerHandle, ending: Ending, phase: str) -> WorkerDied:
+    peak = max(ending.peak_memory or 0, worker.peak_memory or 0) or None
+    error = WorkerDied("", pid=worker.pid, exitcode=ending.exitcode, phase=phase, peak_memory=peak)
+    error.out_of_memory = ending.out_of_memory
     memory = f", peak memory {peak / 2**20:,.0f} MB" if peak else ""
     doing = _DOING[phase]
     error.args = (f"the worker (pid {worker.pid}{memory}) {_ending(error)} while {doing}",)
     return error
 
 
+#: Why SIGKILL came, by whether the kernel sent it for want of memory.
+_KILLED = {
+    True: " (by the kernel, for want of memory)",
+    False: " (by somebody: it was not for want of memory)",
+    None: " (by somebody, or by the kernel for want of memory)",
+}
+
+
 def _ending(error: WorkerDied) -> str:
     if error.exitcode is None:
         return "ended, nobody knows how,"
     if error.signal is not None:
-        advice = " (by somebody, or by the kernel for want of memory)" if error.signal == 9 else ""
-        return f"was ended by {error.signal.name}{advice}"
+        killer = _KILLED[error.out_of_memory] if error.signal == 9 else ""
+        return f"was ended by {error.signal.name}{killer}"
     if error.exitcode < 0:
         return f"was ended by signal {-error.exitcode}"
     return f"exited with code {error.exitcode}"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from fanfold.errors import LoadFailed, PoolClosed, RemoteTraceback, TaskError
 from fanfold.executors.handle import WorkerHandle
 from fanfold.executors.shipments import Shipment
-from fanfold.tasks import Report
+from fanfold.tasks import Evidence, Report
 from fanfold.transport.pickling import Packed, unpack
 from fanfold.transport.segments import claim
 
@@ -75,6 +75,7 @@ class Answer(NamedTuple):
     values: Any
     failed: tuple[int, ...]
     seconds: list[float] | float
+    evidence: Sequence[Evidence]
     peak_memory: int
 
     @property
@@ -140,6 +141,7 @@ def deliver(worker: WorkerHandle, shipment: Shipment, answer: Answer) -> None:
             worker=worker.name,
             peak_memory=answer.peak_memory,
             folded=answer.folded if not bad else 0,
+            evidence=answer.evidence,
         )
     )
 
@@ -155,14 +157,17 @@ def deliver_failure(
     report = shipment.call.report
     assert report is not None  # only a submit has none  # noqa: S101
     first = shipment.first + offsets.start
+    evidence = error.evidence if isinstance(error, TaskError) else None
     report(
         Report(
             first=first,
             values=[error] * len(offsets),
+            seconds=evidence.seconds if evidence is not None else 0.0,
             failed=tuple(range(first, first + len(offsets))),
             attempt=shipment.attempt,
             worker=worker.name if worker is not None else "",
             peak_memory=_peak_of(error) or _peak_of(worker),
+            evidence=[evidence] if evidence is not None else (),
         )
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from fanfold.errors import UsageError
 from fanfold.executors.base import Executor, Stream, report_of, worker_count
+from fanfold.executors.evidence import Recorder, thread_meter
 from fanfold.executors.runner import Runner
 from fanfold.tasks import Call, Chunk, Report
 
@@ -85,8 +86,18 @@ class _ForeignStream(Stream):
 
 
 def run_chunk(call: Call, chunk: Chunk) -> Report:
-    """Run a chunk's tasks, wherever the foreign executor runs its calls."""
+    """Run a chunk's tasks, wherever the foreign executor runs its calls.
+
+    Their evidence is times alone: nobody knows what else runs in that process.
+    """
     worker = f"pid {os.getpid()}"
-    runner = Runner(call, chunk.first, chunk.items, attempt=chunk.attempt, worker=worker)
+    runner = Runner(
+        call,
+        chunk.first,
+        chunk.items,
+        attempt=chunk.attempt,
+        worker=worker,
+        recorder=None if call.evidence is None else Recorder(chunk.first, thread_meter),
+    )
     runner.run()
     return report_of(call, chunk.first, chunk.attempt, runner.take_all(), worker=worker)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
+from time import perf_counter
 from typing import Any
 
 from fanfold.executors.culprit import Verdict
-from fanfold.executors.mark import RUN, Mark
+from fanfold.executors.mark import RUN, Mark, Started
 from fanfold.executors.shipments import PooledCall, Shipment
+from fanfold.tasks import Activity
 from fanfold.transport.channel import Channel
 from fanfold.transport.segments import claim
 
@@ -105,6 +108,10 @@ class WorkerHandle:
         """(shipment, offset, count, began, phase) as the worker marked it last."""
         return self._mark.read()
 
+    def started(self) -> Started:
+        """When the task began that it runs, or else sends the result of."""
+        return self._mark.started()
+
     def packing(self) -> int:
         """The shipment whose results are packed beside the running task; 0 for none."""
         return self._mark.packed_now()
@@ -113,6 +120,13 @@ class WorkerHandle:
         """(shipment, offset, began) of the one task that it runs; None when that is not so."""
         identity, offset, _, began, phase = self._mark.read()
         return (identity, offset, began) if phase == RUN else None
+
+    def activity(self) -> Activity:
+        identity, offset, began = self.running_since() or (0, 0, 0.0)
+        shipment = self.outstanding.get(identity)
+        if shipment is None:
+            return Activity(self.name, None, 0.0)
+        return Activity(self.name, shipment.first + offset, perf_counter() - began)
 
     def runs(self, call: PooledCall) -> bool:
         """Is a task of ``call`` running, or may it be next?"""
@@ -136,8 +150,18 @@ class WorkerHandle:
 
 
 def _is_stopped(pid: int | None) -> bool:
-    import psutil
+    if pid is None:
+        return False
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except FileNotFoundError:
+        return not os.path.isdir("/proc/self") and _is_stopped_elsewhere(pid)
+
+
+def _is_stopped_elsewhere(pid: int) -> bool:
+    import psutil  # late: it would be a hundredth of the first seconds of a pool
 
     with contextlib.suppress(psutil.Error):
-        return pid is not None and psutil.Process(pid).status() == psutil.STATUS_STOPPED
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     return False

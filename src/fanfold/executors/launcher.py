@@ -218,6 +218,8 @@ class _Server:
         with contextlib.suppress(ImportError):
             import cloudpickle  # noqa: F401
 
+            from fanfold.executors import capture  # noqa: F401
+
     def _accept(self) -> bool:
         try:
             data, descriptors, _, _ = socket.recv_fds(self._control, 1, 1)

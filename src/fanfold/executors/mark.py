@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import mmap
 import os
+from typing import NamedTuple
 
-__all__ = ["IDLE", "LOAD", "RUN", "SEND", "Mark", "new_mark"]
+from fanfold.tasks import LogRange
+
+__all__ = ["IDLE", "LOAD", "RUN", "SEND", "Mark", "Started", "new_mark"]
 
 IDLE, LOAD, RUN, SEND = range(4)
+
+
+class Started(NamedTuple):
+    """When a task began (by perf_counter), and how long its worker's log files were then."""
+
+    began: float
+    has_log: bool
+    out: int
+    err: int
 
 
 def new_mark() -> tuple[int, Mark]:
@@ -52,6 +64,22 @@ class Mark:
         fields[1] = offset
         fields[2] = count
         fields[4] = RUN
+
+    def attended(self, now: float, has_log: bool) -> None:
+        """The worker begins with a shipment, whose output goes into log files, if it has them."""
+        self._fields[3] = now
+        self._fields[10] = has_log
+
+    def told(self, log: LogRange) -> None:
+        """A part of the log files has been told of: of the task that ran, the next one begins."""
+        fields = self._fields
+        fields[6], fields[8], fields[7], fields[9] = log
+
+    def started(self) -> Started:
+        """When the task that runs, or else the one whose result is sent, was begun."""
+        fields = self._fields
+        place = 6 if fields[4] == SEND else 8
+        return Started(fields[3], bool(fields[10]), int(fields[place]), int(fields[place + 1]))
 
     def close(self) -> None:
         self._fields.release()

@@ -19,12 +19,13 @@ from typing import Any
 from fanfold.errors import PoolClosed, TaskLost, TaskTimeout, WorkerDied
 from fanfold.executors.backlog import Backlog
 from fanfold.executors.base import StartupFailed
-from fanfold.executors.culprit import NOBODY, Verdict, accuse, judge
+from fanfold.executors.culprit import NOBODY, Ending, Verdict, accuse, judge
 from fanfold.executors.delivery import Answer, Outbox, cancel, deliver, unpack_error
 from fanfold.executors.handle import WorkerHandle
 from fanfold.executors.loop import Loop
 from fanfold.executors.shipments import PooledCall, Shipment
 from fanfold.executors.starter import Starter, why_not_started
+from fanfold.tasks import Activity
 from fanfold.transport.channel import Channel, ChannelClosed
 from fanfold.transport.pickling import Packed
 
@@ -153,6 +154,10 @@ class Pool:
     def process_ids(self) -> list[int]:
         with self._lock:
             return [worker.pid for worker in self._workers.values() if worker.pid is not None]
+
+    def activity(self) -> list[Activity]:
+        with self._lock:
+            return [worker.activity() for worker in self._workers.values()]
 
     # Handing out, under the lock
 
@@ -394,8 +399,10 @@ class Pool:
         if not worker.ready and not self._shutting_down:
             # A stranger's signal says little of the initializer: it counts a fifth.
             self._start_failures += 0.2 if code in (-signal.SIGKILL, -signal.SIGTERM) else 1
+        by_kernel = self._starter.out_of_memory(code) if worker.verdict is None else None
+        ending = Ending(code, peak, by_kernel)
         for shipment in reversed(list(worker.outstanding.values())):
-            self._settle(worker, shipment, code, peak)
+            self._settle(worker, shipment, ending)
         worker.outstanding.clear()
         worker.close()
         self._starter.clear_segments(worker)
@@ -407,9 +414,7 @@ class Pool:
                 None,
             )
 
-    def _settle(
-        self, worker: WorkerHandle, shipment: Shipment, code: int | None, peak: int | None
-    ) -> None:
+    def _settle(self, worker: WorkerHandle, shipment: Shipment, ending: Ending) -> None:
         if shipment.call.closed:
             shipment.let_go()
             return
@@ -418,7 +423,7 @@ class Pool:
             self._outbox.fail(shipment, shipment.pending, ended, worker)
             self._outbox.later(shipment.let_go)
             return
-        sentence = judge(worker, shipment, code, peak)
+        sentence = judge(worker, shipment, ending)
         for part in reversed(sentence.again):
             part.losses = shipment.losses + 1
             if part.losses < _LOSSES:

@@ -22,7 +22,7 @@ from fanfold.executors.pool import Pool
 from fanfold.executors.shipments import PooledCall, Shipment
 from fanfold.executors.starter import ForkStarter, Starter
 from fanfold.resources import cores
-from fanfold.tasks import Call, Chunk, Report
+from fanfold.tasks import Activity, Call, Chunk, Report
 from fanfold.transport.pickling import pack_function
 from fanfold.transport.segments import process_folder
 from fanfold.transport.watch import Watch, watch
@@ -140,6 +140,9 @@ class ProcessExecutor(Executor):
         """End the pool at once, whatever runs; pending futures fail with `WorkerDied`."""
         self._pool.cancel_queued()
         self._pool.kill()
+
+    def activity(self) -> list[Activity]:
+        return self._pool.activity()
 
     def process_ids(self) -> list[int]:
         """The process ids of the workers that live now."""

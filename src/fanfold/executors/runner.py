@@ -16,11 +16,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import starmap
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from fanfold.folding import fold
 from fanfold.seeds import task_stream
-from fanfold.tasks import Call
+from fanfold.tasks import Call, Evidence
+
+if TYPE_CHECKING:
+    from fanfold.executors.evidence import Recorder
 
 __all__ = ["Mark", "Results", "Runner", "fold_results", "noted"]
 
@@ -37,12 +40,16 @@ class Mark(Protocol):
 
 
 class Results(NamedTuple):
-    """Results not taken before: ``values[i]`` is of the task at ``offset + i`` of the chunk."""
+    """Results not taken before: ``values[i]`` is of the task at ``offset + i`` of the chunk.
+
+    ``evidence`` names tasks by their index in the map, not in the chunk.
+    """
 
     offset: int
     values: list[Any]
     failed: tuple[int, ...]
     seconds: list[float] | float
+    evidence: Sequence[Evidence] = ()
 
 
 def _no_mark(offset: int, count: int, began: float) -> None:
@@ -53,7 +60,8 @@ class Runner:
     """The tasks ``start`` ... ``stop - 1`` of a chunk, being run.
 
     ``worker`` is named in the note that a failing task's exception gets. ``escapes`` are exceptions
-    that are not the task's: Ctrl-C, where tasks run in the caller's own thread.
+    that are not the task's: Ctrl-C, where tasks run in the caller's own thread. ``recorder`` takes
+    evidence; once tasks print, they are run one by one, so that it is known which of them did.
     """
 
     def __init__(
@@ -68,6 +76,7 @@ class Runner:
         worker: str = "",
         mark: Mark = _no_mark,
         escapes: tuple[type[BaseException], ...] = (),
+        recorder: Recorder | None = None,
     ) -> None:
         self.call = call
         self.first = first
@@ -79,6 +88,7 @@ class Runner:
         self._worker = worker
         self._mark = mark
         self._escapes = escapes
+        self._recorder = recorder
         self._lock = threading.Lock()
         self._values: list[Any] = []
         self._failed: list[int] = []
@@ -104,6 +114,8 @@ class Runner:
         No task is begun when ``seconds`` have passed; another `run` goes on from there.
         """
         entropy = self.call.entropy
+        if self._recorder is not None:
+            self._recorder.begin()
         self._until = perf_counter() + seconds
         if entropy is None:
             self._run()
@@ -114,15 +126,20 @@ class Runner:
     def _run(self) -> None:
         pace = self._one_by_one(self.offset + _SAMPLE)
         while self.offset < self.stop and perf_counter() < self._until:
-            if pace >= _TINY or self.call.timeout is not None:
+            if pace >= _TINY or self._apart():
                 pace = self._one_by_one(self.stop)
             else:
                 pace = self._in_slices(pace)
 
+    def _apart(self) -> bool:
+        """Must tasks be run one by one, however tiny they are?"""
+        printed = self._recorder is not None and self._recorder.printed
+        return printed or self.call.timeout is not None
+
     def _one_by_one(self, end: int) -> float:
         """Run tasks up to ``end``; returns the mean seconds of the last few."""
         invoke = _invoker(self.call)
-        values, times, mark = self._values, self._times, self._mark
+        values, times, mark, recorder = self._values, self._times, self._mark, self._recorder
         while True:
             with self._lock:
                 offset = self.start + len(values)
@@ -137,12 +154,17 @@ class Runner:
                 value = self._failure(error, offset)
             times.append(perf_counter() - began)
             self.began = 0.0
-            values.append(value)
+            if recorder is None:
+                values.append(value)
+            else:
+                with self._lock:
+                    values.append(value)
+                    recorder.end(self.first + offset + 1)
 
     def _in_slices(self, pace: float) -> float:
         """Run slices by `map` in C while tasks stay tiny; returns the last mean seconds a task."""
-        values = self._values
-        while pace < 4 * _TINY and perf_counter() < self._until:
+        values, recorder = self._values, self._recorder
+        while pace < 4 * _TINY and perf_counter() < self._until and not self._apart():
             size = max(_SAMPLE, int(_SLICE / max(pace, 1e-8)))
             with self._lock:
                 offset = self.start + len(values)
@@ -154,6 +176,9 @@ class Runner:
             self._run_slice(end)
             elapsed = perf_counter() - began
             self.began = 0.0
+            if recorder is not None:
+                with self._lock:
+                    recorder.end_slice(self.first + end)
             self._slice_time += elapsed
             pace = elapsed / (end - offset)
         return pace
@@ -174,6 +199,11 @@ class Runner:
         task = self.call.describe(self.first + offset, self.items[offset])
         return noted(error, f"fanfold: {task}, attempt {self.attempt}, {self._worker}")
 
+    def unfinished(self) -> Evidence | None:
+        """The evidence so far of the task that runs now, where it is taken; for another thread."""
+        index = self.first + self.offset
+        return None if self._recorder is None else self._recorder.unfinished(index)
+
     def cut(self) -> int:
         """Let no further task begin; returns the offset from which tasks will not be run."""
         with self._lock:
@@ -191,7 +221,11 @@ class Runner:
             offset = self.start + begin
             failed = tuple(i for i in self._failed if offset <= i < self.start + end)
             self._taken = end
-            return Results(offset, values, failed, self._take_seconds(begin, end))
+            seconds = self._take_seconds(begin, end)
+            if self._recorder is None:
+                return Results(offset, values, failed, seconds)
+            evidence = self._recorder.take(self.first + self.start + end)
+            return Results(offset, values, failed, seconds, evidence)
 
     def take_all(self) -> Results:
         """`take` after `run`, which leaves at least one result."""

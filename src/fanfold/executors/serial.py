@@ -6,13 +6,17 @@ import concurrent.futures
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from contextlib import ExitStack, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from fanfold.errors import PoolClosed
 from fanfold.executors.base import Executor, StartupFailed, Stream, report_of
 from fanfold.executors.runner import Runner
 from fanfold.executors.threads import ThreadExecutor
 from fanfold.tasks import Call, Chunk, Report
+
+if TYPE_CHECKING:
+    from fanfold.executors.streams import ThreadWitness
 
 __all__ = ["SerialExecutor"]
 
@@ -85,8 +89,19 @@ class _SerialStream(Stream):
         self._call = call
         self._runners: deque[Runner] = deque()
         self._woken = threading.Event()
+        self._meanwhile = ExitStack()
+        self._witness = None if call.evidence is None else self._take_evidence(call.evidence)
+
+    def _take_evidence(self, prefix: str) -> ThreadWitness:
+        from fanfold.executors.streams import ThreadWitness, routed
+
+        self._meanwhile.enter_context(routed())
+        witness = ThreadWitness(prefix, "serial")
+        self._meanwhile.callback(witness.close)
+        return witness
 
     def send(self, chunk: Chunk) -> None:
+        witness = self._witness
         runner = Runner(
             self._call,
             chunk.first,
@@ -94,6 +109,7 @@ class _SerialStream(Stream):
             attempt=chunk.attempt,
             worker="serial",
             escapes=(KeyboardInterrupt,),
+            recorder=None if witness is None else witness.recorder(chunk.first),
         )
         self._runners.append(runner)
 
@@ -104,7 +120,8 @@ class _SerialStream(Stream):
             self._woken.clear()
             return None
         runner = self._runners[0]
-        runner.run(_TURN)
+        with self._witness or nullcontext():
+            runner.run(_TURN)
         if runner.offset >= runner.stop:
             self._runners.popleft()
         results = runner.take_all()
@@ -115,6 +132,7 @@ class _SerialStream(Stream):
 
     def close(self) -> None:
         self._runners.clear()
+        self._meanwhile.close()
 
 
 class _HelperStream(Stream):

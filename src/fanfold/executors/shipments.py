@@ -51,6 +51,7 @@ class PooledCall:
             call.style,
             call.entropy,
             call.timeout,
+            call.evidence,
             self.packed,
         )
 

@@ -25,6 +25,8 @@ from fanfold.executors import launcher, worker
 from fanfold.executors.handle import WorkerHandle
 from fanfold.executors.launcher import WorkerSettings
 from fanfold.executors.mark import new_mark
+from fanfold.executors.memory import KernelKills
+from fanfold.executors.standard import fill_standard_descriptors
 from fanfold.resources import blas_threads, cores, thread_environment
 from fanfold.transport.channel import Channel, ChannelClosed
 from fanfold.transport.pickling import Packed
@@ -43,13 +45,14 @@ class Starter:
     def __init__(
         self, method: str, workers: int, folder: SegmentFolder, initializer: Packed | None
     ) -> None:
-        _fill_standard_descriptors()
+        fill_standard_descriptors()
         self._number = next(_numbers)
         self._connection: Channel | None = None
         self._method = method
         self._workers = workers
         self._folder = folder
         self._initializer = initializer
+        self._kernel_kills: KernelKills | None = None
 
     def start(self, number: int, limit: int | None) -> WorkerHandle:
         """Begin to start worker ``number``; work may be posted to it at once."""
@@ -64,6 +67,8 @@ class Starter:
             self._launch(handle, theirs.fileno(), descriptor)
             on_failure.pop_all()
         handle.post([("setup", self._setup(handle))])
+        if self._kernel_kills is None:  # now, while the first worker starts, nobody waits for it
+            self._kernel_kills = KernelKills()
         return handle
 
     def _setup(self, handle: WorkerHandle) -> worker.Setup:
@@ -137,6 +142,12 @@ class Starter:
         """Exit code and peak memory of a worker that has ended; None: the launcher will tell."""
         return None
 
+    def out_of_memory(self, exitcode: int | None) -> bool | None:
+        """Has the kernel ended a worker, that ended so, for want of memory? None: not known."""
+        if exitcode is None or self._kernel_kills is None:
+            return None
+        return exitcode == -signal.SIGKILL and self._kernel_kills.explain_one()
+
     def clear_segments(self, handle: WorkerHandle) -> None:
         """Remove what a dead worker was about to send."""
         self._folder.clear(self._label(handle))
@@ -207,16 +218,6 @@ class ForkStarter(Starter):
             return None, None
         scale = 1 if sys.platform == "darwin" else 1024
         return os.waitstatus_to_exitcode(status), usage.ru_maxrss * scale
-
-
-def _fill_standard_descriptors() -> None:
-    """Open the null device where standard input, output or error is closed.
-
-    Else one of our sockets would get its number, and tasks would print into it.
-    """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(descriptor)
 
 
 def why_not_started(error: OSError) -> str:

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import count
 from time import monotonic, perf_counter
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fanfold.errors import PoolClosed, TaskTimeout
 from fanfold.executors.base import Executor, StartupFailed, Stream, report_of, worker_count
@@ -29,6 +29,10 @@ from fanfold.executors.limits import limited_threads
 from fanfold.executors.runner import Runner
 from fanfold.resources import cores
 from fanfold.tasks import Call, Chunk, Report
+
+if TYPE_CHECKING:
+    from fanfold.executors.evidence import Recorder
+    from fanfold.executors.streams import ThreadWitnesses
 
 __all__ = ["ThreadExecutor"]
 
@@ -293,7 +297,14 @@ class _ThreadStream(Stream):
         self._lock = threading.Lock()
         self._running: dict[Runner, _Worker] = {}
         self._closed = False
-        self._limits = limited_threads(pool.workers)
+        self._meanwhile = limited_threads(pool.workers)
+        self.witnesses: ThreadWitnesses | None = None
+        if call.evidence is not None:
+            from fanfold.executors.streams import ThreadWitnesses, routed
+
+            self.witnesses = ThreadWitnesses(call.evidence)
+            self._meanwhile.callback(self.witnesses.close)
+            self._meanwhile.enter_context(routed())
 
     def send(self, chunk: Chunk) -> None:
         self._pool.put(_ChunkWork(self, chunk, 0, len(chunk)))
@@ -361,6 +372,7 @@ class _ThreadStream(Stream):
         error.index = index
         task = self.call.describe(index, runner.items[runner.offset])
         error.add_note(f"fanfold: {task}, attempt {runner.attempt}, {worker.thread.name}")
+        error.evidence = runner.unfinished()
         self._pool.leave_behind(worker)
         self.report(
             Report(
@@ -370,6 +382,7 @@ class _ThreadStream(Stream):
                 failed=(index,),
                 attempt=runner.attempt,
                 worker=worker.thread.name,
+                evidence=[error.evidence] if error.evidence is not None else (),
             )
         )
 
@@ -383,7 +396,7 @@ class _ThreadStream(Stream):
                 runner.cut()
                 self._pool.leave_behind(worker)
             self._running.clear()
-        self._limits.close()
+        self._meanwhile.close()
 
 
 class _ChunkWork:
@@ -395,6 +408,14 @@ class _ChunkWork:
         self._range = start, stop
 
     def run(self, worker: _Worker) -> None:
+        witnesses = self._stream.witnesses
+        if witnesses is None:
+            self._run(worker, None)
+            return
+        with witnesses.of(worker.thread.name) as witness:
+            self._run(worker, witness.recorder(self._chunk.first + self._range[0]))
+
+    def _run(self, worker: _Worker, recorder: Recorder | None) -> None:
         start, stop = self._range
         runner = Runner(
             self._stream.call,
@@ -404,6 +425,7 @@ class _ChunkWork:
             start=start,
             stop=stop,
             worker=worker.thread.name,
+            recorder=recorder,
         )
         if self._stream.begin(runner, worker):
             runner.run()

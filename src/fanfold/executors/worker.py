@@ -3,7 +3,7 @@
 Messages are pickled lists of tuples. From the driver:
 
     ("setup", Setup)                                         once, first
-    ("call", call id, surroundings, style, entropy, timeout, packed (function, fold))
+    ("call", call id, surroundings, style, entropy, timeout, evidence, packed (function, fold))
     ("forget", call id)
     ("run", shipment id, call id, first, attempt, start, stop, packed items)
     ("one", shipment id, call id, packed items)              a single call, of `submit`
@@ -12,7 +12,7 @@ Messages are pickled lists of tuples. From the driver:
 and back:
 
     ("ready", process id) | ("broken", packed error)
-    ("done", shipment id, folded, offset, values, failed, seconds, peak memory)
+    ("done", shipment id, folded, offset, values, failed, seconds, evidence, peak memory)
     ("ones", shipment ids, values, seconds)                 single calls, all with plain values
     ("back", shipment id, stop)             tasks from ``stop`` on have not begun: give them away
     ("unloadable", shipment id, whole, packed error)
@@ -32,7 +32,6 @@ import faulthandler
 import gc
 import os
 import pickle
-import resource
 import select
 import signal
 import socket
@@ -41,16 +40,22 @@ import threading
 from collections import deque
 from time import perf_counter
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fanfold.errors import LoadFailed, RemoteError
+from fanfold.errors import LoadFailed
 from fanfold.executors.mark import IDLE, LOAD, SEND, Mark
+from fanfold.executors.memory import peak_memory
+from fanfold.executors.packing import all_plain, pack_answer, pack_error
 from fanfold.executors.runner import Runner, fold_results, noted
+from fanfold.executors.standard import flush
 from fanfold.tasks import Call, Style
 from fanfold.transport.channel import Channel, ChannelClosed
-from fanfold.transport.pickling import THRESHOLD, Packed, pack, unpack
+from fanfold.transport.pickling import THRESHOLD, Packed, unpack
 from fanfold.transport.segments import Segment, SegmentFolder, attach
 from fanfold.transport.surroundings import Surroundings
+
+if TYPE_CHECKING:
+    from fanfold.executors.capture import Witness, Witnesses
 
 __all__ = ["Setup", "main"]
 
@@ -58,15 +63,6 @@ _TICK = 0.01  # seconds between looks of the watching thread; how long a task ma
 _LONG_TICK = 0.1
 _FLUSH = 0.001  # seconds that results of short tasks may gather before they are sent
 _REST = 20  # idle ticks before the watching thread sleeps
-
-_PLAIN = {int, float, bool, complex, type(None)}
-_TEXT = {str, bytes}
-_PLAIN_OR_TEXT = _PLAIN | _TEXT
-
-_READ_ONLY = (
-    "fanfold: large arrays are shared by all workers and cannot be changed in place: "
-    "change a copy, made with array.copy()"
-)
 
 
 class Setup(NamedTuple):
@@ -83,6 +79,7 @@ class _PackedCall(NamedTuple):
     style: Style
     entropy: int | None
     timeout: float | None
+    evidence: str | None
     functions: Packed
 
 
@@ -92,6 +89,9 @@ class _Worker:
         self._mark = mark
         self._name = ""
         self._calls: dict[int, Call | _PackedCall] = {}
+        self._forgotten: list[int] = []
+        self._inherited = sys.stdout, sys.stderr
+        self._witnesses: Witnesses | None = None  # until a call asks for evidence
         self._maps: dict[str, memoryview] = {}  # of the shipment that runs now
         self._backlog: deque[tuple[Any, ...]] = deque()
         self._out: list[tuple[Any, ...]] = []
@@ -139,7 +139,7 @@ class _Worker:
                 initializer, arguments = unpack(setup.initializer, attach)
                 initializer(*arguments)
             except BaseException as error:  # noqa: BLE001 - whatever it was, the driver decides
-                self._send([("broken", self._pack_error(error))])
+                self._send([("broken", pack_error(error, self._folder.put))])
                 return False
         self._send([("ready", os.getpid())])
         return True
@@ -159,6 +159,7 @@ class _Worker:
                     self._calls[identity] = _PackedCall(*rest)
                 case ("forget", identity):
                     self._calls.pop(identity, None)
+                    self._forgotten.append(identity)
                 case ("exit",):
                     self._leaving = True
 
@@ -179,6 +180,10 @@ class _Worker:
         self._flush(marked=True)
         self._mark.phase(IDLE)
         self._held.clear()
+        while self._forgotten:
+            identity = self._forgotten.pop()
+            if self._witnesses is not None:
+                self._witnesses.forget(identity)
 
     def _run(
         self,
@@ -192,6 +197,7 @@ class _Worker:
     ) -> None:
         mark = self._mark
         mark.phase(LOAD, identity)
+        witness = self._witness(call_id)
         loaded = self._load(identity, call_id, packed)
         if loaded is None:
             return
@@ -206,6 +212,7 @@ class _Worker:
             stop=stop,
             worker=self._name,
             mark=mark.running,
+            recorder=None if witness is None else witness.recorder(first + start),
         )
         self._runner = (identity, runner)
         runner.run()
@@ -214,10 +221,24 @@ class _Worker:
             self._runner = None
             self._collect(identity, runner)
 
+    def _witness(self, call_id: int) -> Witness | None:
+        """Who takes the evidence of a call; None where it asks for none."""
+        call = self._calls.get(call_id)
+        prefix = None if call is None else call.evidence
+        if self._witnesses is None:
+            if prefix is None:
+                return None
+            from fanfold.executors.capture import Witnesses
+
+            self._witnesses = Witnesses(self._name, self._mark, self._inherited)
+        return self._witnesses.attend(call_id, prefix)
+
     def _run_one(self, identity: int, call_id: int, packed: bytes | Packed) -> None:
         """As `_run` of one task without a place in a map, with less ado."""
         mark = self._mark
         mark.phase(LOAD, identity)
+        if self._witnesses is not None:
+            self._witness(call_id)
         loaded = self._load(identity, call_id, packed)
         if loaded is None:
             return
@@ -238,8 +259,8 @@ class _Worker:
         mark.phase(SEND, identity)
         seconds = perf_counter() - began
         with self._lock:
-            if failed or not _all_plain([value]):
-                self._out.append(("done", identity, 0, 0, [value], failed, seconds))
+            if failed or not all_plain([value]):
+                self._out.append(("done", identity, 0, 0, [value], failed, seconds, ()))
             else:
                 self._ones.append((identity, value, seconds))
 
@@ -252,7 +273,14 @@ class _Worker:
             call = self._calls[call_id]
             if isinstance(call, _PackedCall):
                 function, fold = unpack(call.functions, attach)
-                call = Call(function, call.style, call.entropy, call.timeout, fold)
+                call = Call(
+                    function,
+                    call.style,
+                    call.entropy,
+                    call.timeout,
+                    fold,
+                    evidence=call.evidence,
+                )
                 self._calls[call_id] = call
             whole = False
             before, self._maps = self._maps, {}
@@ -264,7 +292,9 @@ class _Worker:
             )
             failure.__cause__ = error
             with self._lock:
-                self._out.append(("unloadable", identity, whole, self._pack_error(failure)))
+                self._out.append(
+                    ("unloadable", identity, whole, pack_error(failure, self._folder.put))
+                )
             return None
         return call, items
 
@@ -295,8 +325,7 @@ class _Worker:
             out.append(("ones", *zip(*ones, strict=True)))
         elif not out:
             return
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        flush(sys.stdout)
         peak = peak_memory()
         entries = []
         for entry in out:
@@ -305,7 +334,7 @@ class _Worker:
                 self._mark.phase(SEND, shipment)
             else:
                 self._mark.packing(shipment)
-            entries.append(self._packed(entry, peak))
+            entries.append(pack_answer(entry, peak, self._folder.put))
         self._mark.packing(0)
         if marked and len(out) > 1:
             self._mark.phase(SEND)
@@ -326,46 +355,6 @@ class _Worker:
         """A task forked and returned in both processes: only the worker goes on."""
         if os.getpid() != self._pid:
             os._exit(0)
-
-    def _packed(self, entry: tuple[Any, ...], peak: int) -> tuple[Any, ...]:
-        if entry[0] != "done":
-            return entry
-        kind, identity, folded, offset, values, failed, seconds = entry
-        if failed or not _all_plain(values):
-            values = [
-                (1, *self._pack_error(value)) if offset + i in failed else self._pack_value(value)
-                for i, value in enumerate(values)
-            ]
-        else:
-            values = (values,)
-        return (kind, identity, folded, offset, values, failed, seconds, peak)
-
-    def _pack_value(self, value: Any) -> tuple[Any, ...]:
-        try:
-            return (0, *pack(value, self._folder.put))
-        except BaseException as error:  # noqa: BLE001 - it belongs to this task alone
-            return (1, *self._pack_error(error))
-
-    def _pack_error(self, error: BaseException) -> Packed:
-        """The exception and its traceback as text; a `RemoteError` where it cannot be rebuilt."""
-        if isinstance(error, ValueError) and "read-only" in _text_of(error):
-            error.add_note(_READ_ONLY)
-        import traceback
-
-        text = "".join(traceback.format_exception(error))
-        try:
-            packed = pack((error, text), self._folder.put)
-            if type(unpack(packed, attach)[0]) is type(error):
-                return packed
-        except BaseException:  # noqa: BLE001, S110 - anything wrong with it leads to the same
-            pass
-        kind = type(error)
-        name = f"{kind.__module__}.{kind.__qualname__}"
-        remote = RemoteError(f"{name}: {_text_of(error)}", original_type=name)
-        notes = getattr(error, "__notes__", None)
-        for note in notes if isinstance(notes, list) else ():
-            remote.add_note(_text_of(note))
-        return pack((remote, text), self._folder.put)
 
     # The watching thread
 
@@ -436,28 +425,6 @@ def _enter(surroundings: Surroundings) -> None:
         multiprocessing.current_process().authkey = surroundings.authkey
 
 
-def _all_plain(values: list[Any]) -> bool:
-    """May they travel in the message as they are? Nothing can go wrong with them."""
-    kinds = set(map(type, values))
-    return kinds <= _PLAIN or (
-        kinds <= _PLAIN_OR_TEXT
-        and all(len(value) < THRESHOLD for value in values if type(value) in _TEXT)
-    )
-
-
-def _text_of(value: object) -> str:
-    try:
-        return str(value)
-    except Exception as failure:  # noqa: BLE001 - a broken __str__ must not hide the failure
-        return f"<its text raises {type(failure).__name__}>"
-
-
-def peak_memory() -> int:
-    """The largest resident size of this process so far, in bytes."""
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-
-
 def _end_group() -> None:
     """The driver is gone: end this process and everything that its tasks started."""
     os.killpg(0, signal.SIGKILL)
@@ -475,6 +442,5 @@ def main(channel: int, mark: int) -> int:
     except ChannelClosed:
         return 0
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
+        flush(sys.stdout)
+        flush(sys.stderr)

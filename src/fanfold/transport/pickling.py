@@ -21,7 +21,7 @@ from fanfold.errors import NotSerializable
 from fanfold.tasks import short_repr
 from fanfold.transport.segments import Segment
 
-__all__ = ["THRESHOLD", "Packed", "pack", "pack_function", "pack_small", "unpack"]
+__all__ = ["THRESHOLD", "Packed", "dumps", "pack", "pack_function", "pack_small", "unpack"]
 
 #: Buffers of this many bytes or more travel in segments, smaller ones inside the message.
 THRESHOLD = 1 << 17
@@ -92,6 +92,21 @@ def pack_function(
     return pack(functions, put, share)
 
 
+def dumps(value: object) -> bytes:
+    """One stream with everything inside, for what is kept rather than sent.
+
+    What workers cannot import goes in by value. Raises `NotSerializable`.
+
+    >>> pickle.loads(dumps({"mean": 1.5}))
+    {'mean': 1.5}
+    """
+    with suppress(Exception):  # cloudpickle knows more types
+        stream = pickle.dumps(value, _PROTOCOL)
+        if not _mentions_local_module(stream):
+            return stream
+    return _dumps_by_value(value, None)
+
+
 def unpack(packed: bytes | Packed, read: Callable[[Segment], memoryview]) -> Any:
     """The value again. ``read`` maps a segment."""
     if isinstance(packed, bytes):
@@ -127,7 +142,9 @@ def _dumps(value: object, buffers: list[PickleBuffer]) -> bytes:
     return _dumps_by_value(value, keep_small)
 
 
-def _dumps_by_value(value: object, keep_small: Callable[[PickleBuffer], Any]) -> bytes:
+def _dumps_by_value(
+    value: object, keep_small: Callable[[PickleBuffer], Any] | None
+) -> bytes:
     import cloudpickle
 
     try:

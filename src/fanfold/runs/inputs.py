@@ -1,0 +1,122 @@
+"""The inputs of a run, on disk: one generation for each list of inputs that was asked for.
+
+A generation after the first says which of its tasks are tasks of the one before, wherever they
+stood there: their results are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fanfold.errors import RunDamaged, RunError
+from fanfold.runs.asked import Asked
+from fanfold.runs.sealed import seal, unseal
+from fanfold.store.directory import RunDirectory
+from fanfold.store.pack import PackReader, PackWriter
+from fanfold.transport.pickling import dumps
+
+__all__ = ["Generation", "read_generation", "read_inputs", "write_inputs"]
+
+_MANY = 10_000  # inputs in a frame
+_LARGE = 4 << 20  # bytes in a frame, roughly
+
+
+class Generation(NamedTuple):
+    """A list of inputs: how many, what the tasks were before, and the files among them.
+
+    ``kept`` are stretches ``(index, index in the generation before, count)``; None where there is
+    none before. ``stamps`` tell the files that inputs name, as `identity.stamps` gives them.
+    ``columns`` name the parts of an input, and ``style`` says how it becomes arguments.
+    """
+
+    number: int
+    total: int
+    style: str
+    columns: tuple[str, ...]
+    stamps: dict[int, str]
+    kept: list[tuple[int, int, int]] | None
+
+
+def write_inputs(
+    directory: RunDirectory, run: str, generation: Generation, items: Sequence[Any]
+) -> None:
+    """Keep a generation; its description comes last, and makes it count."""
+    path = directory.inputs(generation.number)
+    path.unlink(missing_ok=True)  # of a driver that died here
+    with PackWriter(path, {"run": run, "inputs": generation.number}) as pack:
+        first, size = 0, _MANY
+        while first < len(items):
+            part = items[first : first + (len(items) if isinstance(items, range) else size)]
+            payload = dumps(part)
+            if len(payload) > _LARGE and len(part) > 1:
+                size = max(1, len(part) * _LARGE // (2 * len(payload)))
+                continue
+            pack.append(first, len(part), 1, payload)
+            first += len(part)
+        pack.sync()
+    described = {"run": run, **generation._asdict()}
+    described["stamps"] = {str(index): stamp for index, stamp in generation.stamps.items()}
+    directory.write_text(_name(generation.number), json.dumps(seal(described)))
+
+
+def _name(number: int) -> str:
+    return f"inputs-{number}.json"
+
+
+def read_generation(directory: RunDirectory) -> Generation:
+    """The newest generation."""
+    number = 1
+    while (directory.path / _name(number + 1)).exists():
+        number += 1
+    return generation_of(directory, number)
+
+
+def generation_of(directory: RunDirectory, number: int) -> Generation:
+    """A generation by its number. Raises `RunDamaged`."""
+    path = directory.path / _name(number)
+    told = unseal(directory.read_json(_name(number)), path)
+    try:
+        if (told["run"], told["number"]) != (Asked.read(directory).id, number):
+            raise RunDamaged(f"{path} is of another run, or of other inputs: files are mixed up")
+        kept = told["kept"]
+        return Generation(
+            number,
+            told["total"],
+            told["style"],
+            tuple(told["columns"]),
+            {int(index): stamp for index, stamp in told["stamps"].items()},
+            None if kept is None else [tuple(stretch) for stretch in kept],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunDamaged(f"{path} does not say what it should: {error!r}") from error
+
+
+def read_inputs(directory: RunDirectory, generation: Generation, *, trust: bool) -> Sequence[Any]:
+    """The inputs themselves. Raises `RunUntrusted` where somebody else could have written them."""
+    directory.check_private(trust)
+    path = directory.inputs(generation.number)
+    items: list[Any] = []
+    with PackReader(path, run=Asked.read(directory).id) as pack:
+        if pack.header.get("inputs") != generation.number:
+            raise RunDamaged(f"{path} holds other inputs: files of the run have been mixed up")
+        for frame in pack.frames():
+            part = _loaded(frame.payload, path)
+            if isinstance(part, range) and len(part) == generation.total:
+                return part
+            items.extend(part)
+    if len(items) != generation.total:
+        raise RunDamaged(f"{path} holds {len(items)} of {generation.total} inputs")
+    return items
+
+
+def _loaded(payload: memoryview, path: Path) -> Any:
+    try:
+        return pickle.loads(payload)
+    except Exception as error:
+        raise RunError(
+            f"the inputs in {path} cannot be loaded here: {type(error).__name__}: {error}"
+        ) from error

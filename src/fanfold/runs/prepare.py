@@ -1,0 +1,210 @@
+"""From a function and inputs to a run on disk: a new one, or the one that is there."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from fanfold.errors import NotSerializable, RunChanged, UsageError
+from fanfold.runs.asked import Asked, git_commit, target_of, user_path
+from fanfold.runs.code import compare, fingerprint
+from fanfold.runs.driver import Work
+from fanfold.runs.identity import FilePolicy, digest, match, same_inputs, stamps
+from fanfold.runs.inputs import Generation, read_generation, read_inputs, write_inputs
+from fanfold.runs.state import journals
+from fanfold.seeds import new_entropy
+from fanfold.store.directory import RunDirectory, next_name, run_directories, safe_name
+from fanfold.store.files import create
+from fanfold.transport.pickling import dumps
+
+__all__ = ["Request", "load", "prepare"]
+
+Resume = Literal["ask", "anyway", "fresh"]
+
+
+class Request(NamedTuple):
+    """What is asked for; see `fanfold.runs.run.run` for the meaning of the parts.
+
+    ``key`` tells the same command again where there is no name, and ``stem`` begins the name then.
+    """
+
+    function: Callable[..., Any]
+    inputs: Sequence[Any]
+    parent: Path
+    options: dict[str, Any]
+    name: str | None = None
+    target: str = ""
+    key: str = ""
+    stem: str = ""
+    style: str = "one"
+    columns: tuple[str, ...] = ("input",)
+    seed: int | None = None
+    resume: Resume = "ask"
+    files: FilePolicy = "stat"
+    packages: tuple[str, ...] = ()
+    command: list[str] | None = None
+    trust: bool = False
+
+
+def prepare(request: Request) -> tuple[Work, list[str]]:
+    """The work, and sentences about what has changed since it was begun.
+
+    Raises `RunChanged` when the function has changed and ``resume`` is "ask".
+    """
+    path = _existing(request)
+    if path is None:
+        return _create(request), []
+    directory = RunDirectory.open(path)
+    asked = Asked.read(directory)
+    code = fingerprint(request.function, request.packages)
+    changes = compare(_last_code(directory, asked), code)
+    notes = [str(change) for change in changes]
+    if request.resume == "fresh":
+        aside = _move_aside(path)
+        return _create(request._replace(name=asked.name)), [f"the run before is kept as {aside}"]
+    if request.seed not in (None, asked.entropy):
+        raise RunChanged(asked.name, [f"the seed is {request.seed} now, and was {asked.entropy}"])
+    if changes and request.resume == "ask":
+        raise RunChanged(asked.name, notes)
+    generation, more = _inputs_now(directory, asked, request)
+    work = Work(
+        directory, asked, generation, request.function, request.inputs, code, request.options
+    )
+    return work, notes + more
+
+
+def _existing(request: Request) -> Path | None:
+    """The folder of the run that is meant, where there is one."""
+    if request.name is not None:
+        path = request.parent / safe_name(request.name)
+        return path if (path / "run.json").exists() else None
+    for path in reversed(run_directories(request.parent)) if request.key else ():
+        if Asked.read(RunDirectory.open(path)).key == request.key:
+            return path
+    return None
+
+
+def _create(request: Request) -> Work:
+    stem = safe_name(request.stem or target_of(request.function))
+    name = request.name or next_name(request.parent, stem)
+    _remove_unfinished(request.parent / safe_name(name))
+    directory = RunDirectory.create(request.parent, safe_name(name))
+    asked = Asked(
+        id=os.urandom(8).hex(),
+        name=name,
+        target=request.target or target_of(request.function),
+        key=request.key,
+        entropy=new_entropy() if request.seed is None else request.seed,
+        options=request.options,
+        code=fingerprint(request.function, request.packages),
+        files=request.files,
+        packages=list(request.packages),
+        path=user_path(),
+        command=request.command,
+        fanfold=sys.modules[__package__.partition(".")[0]].__version__,
+        git=git_commit(os.getcwd()),
+    )
+    generation = Generation(
+        1, len(request.inputs), request.style, request.columns,
+        stamps(request.inputs, request.files), None,
+    )  # fmt: skip
+    write_inputs(directory, asked.id, generation, request.inputs)
+    with suppress(NotSerializable):  # then only who has the function can go on
+        create(directory.function, dumps(request.function))
+    asked.write(directory)
+    return Work(
+        directory, asked, generation, request.function, request.inputs, asked.code, request.options
+    )
+
+
+def _remove_unfinished(path: Path) -> None:
+    """What a driver left that died while it made a run: without run.json there is none."""
+    if path.is_dir() and not path.is_symlink() and not (path / "run.json").exists():
+        import shutil
+
+        shutil.rmtree(path)
+
+
+def _move_aside(path: Path) -> Path:
+    number = 1
+    while (aside := path.with_name(f"{path.name}.before-{number}")).exists():
+        number += 1
+    path.rename(aside)
+    return aside
+
+
+def _last_code(directory: RunDirectory, asked: Asked) -> dict[str, str]:
+    """The fingerprint of the function that was run last."""
+    code = asked.code
+    for header, _ in journals(directory, []):
+        code = header.told.get("code", code)
+    return code
+
+
+def _inputs_now(
+    directory: RunDirectory, asked: Asked, request: Request
+) -> tuple[Generation, list[str]]:
+    """The generation of the inputs as they are given now, and what has changed in them."""
+    last = read_generation(directory)
+    before = read_inputs(directory, last, trust=request.trust)
+    now = stamps(request.inputs, request.files)
+    if now == last.stamps and same_inputs(before, request.inputs):
+        return last, []
+    matched = match(
+        [digest(item, stamp=last.stamps.get(index)) for index, item in enumerate(before)],
+        [digest(item, stamp=now.get(index)) for index, item in enumerate(request.inputs)],
+    )
+    kept = _stretches(matched.kept)
+    if kept == [(0, 0, last.total)] and last.total == len(request.inputs):
+        return last, []  # the same, in other words
+    generation = Generation(
+        last.number + 1, len(request.inputs), request.style, request.columns, now, kept
+    )
+    write_inputs(directory, asked.id, generation, request.inputs)
+    as_before = sum(count for _, _, count in kept)
+    counts = [f"{matched.added} are new", f"{matched.removed} are gone"]
+    if matched.changed_files:
+        counts.append(f"{matched.changed_files} name files that have changed")
+    return generation, [f"the inputs have changed: {', '.join(counts)}, {as_before} are as before"]
+
+
+def _stretches(kept: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(index, index before, count) of consecutive tasks that stayed together; -1 is none."""
+    found: list[tuple[int, int, int]] = []
+    for index, before in enumerate(kept):
+        if before < 0:
+            continue
+        if found:
+            first, old, count = found[-1]
+            if index == first + count and before == old + count:
+                found[-1] = first, old, count + 1
+                continue
+        found.append((index, before, 1))
+    return found
+
+
+def load(directory: RunDirectory, *, trust: bool) -> Work:
+    """A run from its folder alone. Raises `RunUntrusted` where others could have written it."""
+    directory.check_private(trust)
+    asked = Asked.read(directory)
+    if not isinstance(asked.path, list):
+        raise UsageError(f"{directory.path}/run.json names no folders")
+    sys.path += [folder for folder in asked.path if folder not in sys.path]
+    if not directory.function.exists():
+        raise UsageError(
+            f"the function of {asked.name} could not be kept, so only who has it can go on: call "
+            f"fanfold.run with it and name={asked.name!r}"
+        )
+    function = pickle.loads(directory.function.read_bytes())
+    generation = read_generation(directory)
+    inputs = read_inputs(directory, generation, trust=trust)
+    code = fingerprint(function, asked.packages)
+    changes = compare(_last_code(directory, asked), code)
+    if changes:
+        raise RunChanged(asked.name, [str(change) for change in changes])
+    return Work(directory, asked, generation, function, inputs, code, dict(asked.options))

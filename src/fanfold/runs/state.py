@@ -1,0 +1,260 @@
+"""Which tasks of a run are done, and where their results are: the journals, folded.
+
+The first valid record of a task wins, in the order of the attempts; what an attempt wrote after a
+newer one had taken over counts for nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Iterator, Sequence, Set
+from typing import Any, NamedTuple
+
+from fanfold.errors import RunDamaged, RunTooNew
+from fanfold.runs.asked import Asked
+from fanfold.runs.inputs import Generation, generation_of, read_generation
+from fanfold.store.directory import RunDirectory
+from fanfold.store.journal import Journal
+
+__all__ = [
+    "DONE",
+    "FAILED",
+    "MISSING",
+    "Header",
+    "State",
+    "Where",
+    "journals",
+    "open_journal",
+    "read_state",
+]
+
+MISSING, DONE, FAILED = range(3)
+_NOT_DONE = re.compile(rb"[^\x01]+")
+_ONES = re.compile(rb"\x01+")
+_HEADER = {
+    "run": str, "element": int, "attempt": int, "inputs": int, "after": dict, "before": dict,
+    "code": dict, "anew": bool, "host": str, "pid": int, "at": float,
+}  # fmt: skip
+
+_NOT_UNDERSTOOD = (KeyError, TypeError, ValueError, IndexError, OverflowError)
+
+Record = dict[str, Any]
+
+
+class Where(NamedTuple):
+    """Where the results of consecutive tasks are: a frame of a writer's pack."""
+
+    element: int
+    attempt: int
+    first: int
+    count: int  # type: ignore[assignment]  # of tasks, as everywhere
+    place: tuple[int, int]
+
+
+class _Frames:
+    """Where frames are, numbered from 1; rows of an array, for there may be millions."""
+
+    def __init__(self) -> None:
+        self._writers: list[tuple[int, int]] = []
+        self._rows = array("Q")  # writer, first task, count, begin, length
+
+    def add(self, element: int, attempt: int, first: int, count: int, place: Sequence[int]) -> int:
+        """The number of a frame that is new."""
+        if not self._writers or self._writers[-1] != (element, attempt):
+            self._writers.append((element, attempt))
+        begin, length = place
+        self._rows += array("Q", (len(self._writers) - 1, first, count, begin, length))
+        return len(self._rows) // 5
+
+    def where(self, number: int) -> Where:
+        writer, first, count, begin, length = self._rows[5 * number - 5 : 5 * number]
+        return Where(*self._writers[writer], first, count, (begin, length))
+
+
+class State:
+    """The tasks of a run, each missing, done or failed, and the place of what it ended with."""
+
+    def __init__(self, generation: Generation) -> None:
+        self.generation = generation
+        self.status = bytearray(generation.total)
+        self.duplicates = 0
+        self.damage: list[str] = []
+        self._frame_of = array("I", bytes(4 * generation.total))  # 0 is none
+        self._offset_of = array("I", bytes(4 * generation.total))  # in that frame
+        self._frames = _Frames()
+
+    @property
+    def total(self) -> int:
+        return len(self.status)
+
+    @property
+    def done(self) -> int:
+        return self.status.count(DONE)
+
+    @property
+    def failed(self) -> int:
+        return self.status.count(FAILED)
+
+    def where(self, index: int) -> tuple[Where, int]:
+        """Where the result, or the exception, of a task is: a frame, and its offset in that."""
+        return self._frames.where(self._frame_of[index]), self._offset_of[index]
+
+    def from_frame(self, index: int, count: int) -> bool:
+        """Are ``count`` tasks from ``index`` on consecutive members of one frame?"""
+        frames, offset = self._frame_of[index : index + count], self._offset_of[index]
+        same = frames == array("I", [frames[0]]) * count
+        return same and self._offset_of[index + count - 1] == offset + count - 1
+
+    def without_result(self) -> list[range]:
+        """The tasks that are missing or have failed, as ascending ranges of indices."""
+        return [range(*found.span()) for found in _NOT_DONE.finditer(self.status)]
+
+    def frames(self) -> Iterator[tuple[int, Where]]:
+        """The frames that hold what the tasks ended with, by their numbers."""
+        for number in sorted(set(self._frame_of) - {0}):
+            yield number, self._frames.where(number)
+
+    def forget(self, frames: Set[int]) -> list[range]:
+        """Count the tasks that ended with something in these frames as missing; returns them."""
+        of = bytes(number in frames for number in self._frame_of)
+        found = [range(*found.span()) for found in _ONES.finditer(of)]
+        for tasks in found:
+            self._miss(tasks)
+        return found
+
+    def take(self, element: int, attempt: int, record: Record) -> None:
+        """Count a record in."""
+        kind = record["is"]
+        if kind == "done":
+            first, count = record["first"], record["count"]
+            frame = self._frames.add(element, attempt, first, count, record["place"])
+            if count == 1 and self.status[first] != DONE:  # by far the most: no slices for it
+                self.status[first] = DONE
+                self._frame_of[first] = frame
+                self._offset_of[first] = 0
+            else:
+                self._mark_done(first, count, frame)
+        elif kind == "failed" and record["final"]:
+            index = record["first"]
+            if self.status[index] != DONE:
+                self.status[index] = FAILED
+                frame = self._frames.add(element, attempt, index, 1, record["place"])
+                self._frame_of[index] = frame
+                self._offset_of[index] = 0
+        elif kind == "lost":
+            self._miss(range(record["first"], record["first"] + record["count"]))
+
+    def _miss(self, tasks: range) -> None:
+        if tasks and tasks[-1] < self.total:
+            self.status[tasks.start : tasks.stop] = bytes(len(tasks))
+            self._frame_of[tasks.start : tasks.stop] = array("I", bytes(4 * len(tasks)))
+
+    def _mark_done(self, first: int, count: int, frame: int) -> None:
+        status, stop = self.status, first + count
+        if not first < stop <= self.total:
+            raise ValueError(f"there are no tasks {first} to {stop - 1}")
+        if DONE not in status[first:stop]:
+            status[first:stop] = bytes([DONE]) * count
+            self._frame_of[first:stop] = array("I", [frame]) * count
+            self._offset_of[first:stop] = array("I", range(count))
+            return
+        for index in range(first, stop):
+            if status[index] == DONE:
+                self.duplicates += 1
+            else:
+                status[index] = DONE
+                self._frame_of[index], self._offset_of[index] = frame, index - first
+
+    def carried_to(self, generation: Generation) -> State:
+        """The same for a later list of inputs, which says what is kept."""
+        later = State(generation)
+        later.duplicates, later.damage, later._frames = self.duplicates, self.damage, self._frames
+        for index, before, count in generation.kept or ():
+            later.status[index : index + count] = self.status[before : before + count]
+            later._frame_of[index : index + count] = self._frame_of[before : before + count]
+            later._offset_of[index : index + count] = self._offset_of[before : before + count]
+        return later
+
+
+class Header(NamedTuple):
+    """The begin of a journal, and how far the journal counts (None: to its end)."""
+
+    element: int
+    attempt: int
+    told: Record
+    end: int | None
+
+
+def journals(directory: RunDirectory, damage: list[str]) -> Iterator[tuple[Header, Journal]]:
+    """The journals in the order in which they count; what cannot be read is told in ``damage``.
+
+    Raises `RunTooNew` when a newer fanfold wrote one: its records may mean something else.
+    """
+    run = Asked.read(directory).id
+    opened: list[tuple[Header, Journal]] = []
+    ends: dict[str, int] = {}
+    for element, attempt in directory.writers():
+        path = directory.journal(element, attempt)
+        try:
+            journal = open_journal(directory, run, element, attempt)
+        except RunTooNew:
+            raise
+        except (RunDamaged, OSError) as error:
+            damage.append(f"{path.name}: {error}")
+            continue
+        after = journal.header["after"]
+        for header, earlier in opened:
+            if header.element == element:  # who began after it was taken over has no say
+                ends.setdefault(earlier.path.name, after.get(earlier.path.name, 0))
+        damage += [
+            f"{name} is missing: what it said is lost"
+            for name in after
+            if name not in ends and not (path.parent / name).exists()
+        ]
+        ends = {**after, **ends}
+        opened.append((Header(element, attempt, journal.header, None), journal))
+    opened.sort(key=lambda one: (one[0].told["inputs"], one[0].attempt, one[0].element))
+    for header, journal in opened:
+        end = ends.get(journal.path.name)
+        if end == 0:
+            continue
+        yield header._replace(end=end), Journal(journal.path, end=end)
+        damage += [f"{journal.path.name}: {sentence}" for sentence in journal.damage]
+
+
+def open_journal(directory: RunDirectory, run: str, element: int, attempt: int) -> Journal:
+    """The journal of an attempt at a run. Raises `RunTooNew`, and `RunDamaged` for any other."""
+    journal = Journal(directory.journal(element, attempt))
+    told = journal.header
+    if [type(told.get(name)) for name in _HEADER] != list(_HEADER.values()):
+        raise RunDamaged(f"{journal.path} does not say what it should: what it said is lost")
+    if (told["run"], told["element"], told["attempt"]) != (run, element, attempt):
+        raise RunDamaged(
+            f"{journal.path} is attempt {told['attempt']} of the run {told['run']}: files are "
+            "mixed up, and it counts for nothing"
+        )
+    return journal
+
+
+def read_state(directory: RunDirectory) -> State:
+    """Fold all journals. Raises `RunTooNew`, and `RunDamaged` where the inputs cannot be known."""
+    newest = read_generation(directory)
+    state = State(generation_of(directory, 1))
+    for header, journal in journals(directory, state.damage):
+        state = _up_to(directory, state, header.told["inputs"])
+        if header.told["anew"]:
+            state.status[:] = bytes(state.total)
+        for record in journal.records():
+            try:
+                state.take(header.element, header.attempt, record)
+            except _NOT_UNDERSTOOD as error:
+                told = f"a record counts for nothing ({type(error).__name__}: {error})"
+                state.damage.append(f"{journal.path.name}: {told}")
+    return _up_to(directory, state, newest.number)
+
+
+def _up_to(directory: RunDirectory, state: State, number: int) -> State:
+    while state.generation.number < number:
+        state = state.carried_to(generation_of(directory, state.generation.number + 1))
+    return state
