@@ -18,7 +18,11 @@ demo: .venv/.demo ## real work on every core: a year of flights, and pi by point
 	.venv/bin/python examples/pi.py --points 200000000 --tasks 20 --seed 1
 	.venv/bin/python examples/speedup.py demo-data/2013-*.csv
 
+# What the tests need from the system: a browser to look at reports, strace to strike at any moment.
+SYSTEM := chromium strace
+
 test: ## the test suite, on Python 3.11, 3.12 and 3.13 as far as they are found
+	@tools/system-packages $(SYSTEM)
 	@venvs=$$(tools/venvs) || exit; \
 	failed=0; \
 	for venv in $$venvs; do \

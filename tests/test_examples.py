@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from fanfold.testing.functions import until
+
 ROOT = Path(__file__).parents[1]
 HEADER = "year,month,day,dep_delay,origin"
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
@@ -158,6 +160,22 @@ def test_speedup_is_told_honestly(speedup):
     assert "lends one core" in speedup.verdict({1: [1.0]}, 1)
 
 
+# A run that is killed -----------------------------------------------------------------------------
+
+
+def test_a_killed_run_goes_on(tmp_path):
+    """The example, killed in its middle and started again, ends with all results."""
+    command = [sys.executable, ROOT / "examples/resume.py", "--tasks", "8"]
+    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    with first:
+        assert first.stdout.readline() == "a new run\n"
+        journal = tmp_path / "fanfold-runs/squares/journals/e0-a1.journal"
+        until(lambda: journal.exists() and b'"is":"done"' in journal.read_bytes(), "a result")
+        first.kill()
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert re.match(r"\d of 8 were done before\nall 8 are done; their sum is 140\n", again.stdout)
+
+
 # The scripts of the Makefile ----------------------------------------------------------------------
 
 
@@ -197,16 +215,20 @@ def console_sessions():
     return sessions
 
 
-# Durations, sizes and speed-ups differ from run to run; so does the order of the slowest tasks.
-MEASURED = re.compile(r"\d[\d.]*(?:us|ms|s| [kMG]B)\b|(?<=speed-up )[\d.]+|(?<=slowest: ).*")
+# Durations, sizes and speed-ups differ from run to run; so does the order of the slowest tasks,
+# what was done when a run was killed, and who ran it.
+MEASURED = re.compile(
+    r"\d[\d.]*(?:us|ms|s| [kMG]B)\b|(?<=speed-up )[\d.]+|(?<=slowest: ).*"
+    r"|\d+(?= of \d+ (?:tasks are )?done)|\d+(?= missing)|(?<=process )\d+ on .*|(?<=worker )\d+"
+)
 
 
-def in_terminal(line, environment):
+def in_terminal(line, folder, environment):
     """What a command shows in a terminal, standard output and standard error together."""
     ours, theirs = pty.openpty()
     with open(theirs, "wb", buffering=0) as terminal, open(ours, "rb", buffering=0) as screen:
         process = subprocess.Popen(
-            ["bash", "-c", line], stdout=terminal, stderr=terminal, cwd=ROOT, env=environment
+            ["bash", "-c", line], stdout=terminal, stderr=terminal, cwd=folder, env=environment
         )
         terminal.close()
         shown = b""
@@ -227,8 +249,9 @@ def test_a_session_in_the_documentation_runs_as_printed(commands, tmp_path):
         "PATH": f"{tmp_path}:{Path(sys.executable).parent}:/usr/bin:/bin",
         "TERM": "dumb",  # no colours
     }
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     for line, expected in commands:
-        shown = in_terminal(line, environment)
+        shown = in_terminal(line, tmp_path, environment)
         flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
         pattern = MEASURED.sub("...", expected)
         assert doctest.OutputChecker().check_output(pattern, shown, flags), shown

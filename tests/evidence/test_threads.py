@@ -295,4 +295,4 @@ def test_foreign_executors(kind, maps, capfd):
         ran = maps(ForeignExecutor(inner), print, ["text"] * 5)
     assert all(one.piece.log is None and one.piece.peak_memory is None for one in ran)
     assert all(one.piece.cpu_time >= 0 for one in ran)
-    assert capfd.readouterr().out == "text\n" * 5
+    assert capfd.readouterr().out.count("text") == 5

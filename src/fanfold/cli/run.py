@@ -25,7 +25,7 @@ from fanfold.cli.results import (
     tabulate,
     write_out,
 )
-from fanfold.cli.summary import failure_lines, summary_lines
+from fanfold.cli.summary import failure_lines, shown_name, summary_lines
 from fanfold.cli.target import check_arguments, load_target
 from fanfold.dispatch import Event
 from fanfold.errors import RunChanged
@@ -244,10 +244,8 @@ def _tell_begin(work: Work, notes: list[str]) -> None:
         click.echo(f"fanfold: {note}", err=True)
     if work.earlier:
         done = sum(outcome.ok for outcome in work.outcomes)
-        click.echo(
-            f"fanfold: run {work.name} goes on: {done} of {len(work.inputs.items)} tasks are done",
-            err=True,
-        )
+        name, total = shown_name(work.name), len(work.inputs.items)
+        click.echo(f"fanfold: run {name} goes on: {done} of {total} tasks are done", err=True)
 
 
 def _write(work: Work, out: str | None) -> bool:
@@ -273,7 +271,8 @@ def _tell(work: Work, quiet: bool) -> None:
             work.wall_time,
             interrupted=work.interrupted,
         )
-        kept = f"kept as {work.name}: fanfold report {quoted(work.name)}"
+        name = shown_name(work.name)
+        kept = f"kept as {name}: fanfold report {quoted(name)}"
         if work.interrupted:
-            kept = f"kept as {work.name}: the same command goes on"
+            kept = f"kept as {name}: the same command goes on"
         click.echo("\n".join(["", *summary, kept]), err=True)

@@ -14,6 +14,7 @@ import click
 
 from fanfold.cli.inputs import Inputs
 from fanfold.cli.results import JsonLines, check_out, print_table, tabulate, write_out
+from fanfold.cli.summary import shown_name
 from fanfold.errors import FanfoldError, UsageError
 from fanfold.runs.inputs import read_generation, read_inputs
 from fanfold.runs.logs import Printed, follow, printed
@@ -42,9 +43,10 @@ def runs_command(folder: str, as_json: bool) -> int:
         return 0
     if not found:
         click.echo(f"fanfold: there is no run in {folder}", err=True)
-    width = max((len(status.name) for status in found), default=0)
-    for status in found:
-        click.echo(f"{status.name:<{width}}  {_counts(status)}")
+    names = [shown_name(status.name) for status in found]
+    width = max(map(len, names), default=0)
+    for name, status in zip(names, found, strict=True):
+        click.echo(f"{name:<{width}}  {_counts(status)}")
     return 0
 
 
@@ -91,7 +93,7 @@ def _counts(status: Status) -> str:
 
 
 def _status_lines(status: Status) -> Iterator[str]:
-    yield f"{status.name}: {_counts(status)}"
+    yield f"{shown_name(status.name)}: {_counts(status)}"
     if status.rate:
         yield f"{status.rate:,.1f} tasks/s, about {format_duration(status.left or 0)} left"
     if status.driver is not None:
@@ -193,12 +195,13 @@ def results_command(run: str, out: str | None, folder: str, trust: bool, as_json
 @_folder
 @_trust
 def retry_command(run: str, everything: bool, folder: str, trust: bool) -> int:
-    """Run again what failed and what is missing.
+    """Run again what failed, what is missing, and what is damaged.
 
     Exit status: 0 all done, 1 a task failed, 130 interrupted.
     """
     opened = Run.open(run, folder=folder, trust=trust)
-    opened.take_again(everything=everything)
+    for note in opened.take_again(everything=everything):
+        click.echo(f"fanfold: {note}", err=True)
     try:
         opened.drive()
     finally:

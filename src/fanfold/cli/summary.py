@@ -13,7 +13,7 @@ from fanfold.errors import RemoteTraceback
 from fanfold.tasks import Outcome
 from fanfold.units import format_duration, format_size
 
-__all__ = ["failure_lines", "summary_lines"]
+__all__ = ["failure_lines", "shown_name", "summary_lines"]
 
 MOST_FAILURES = 10
 MOST_TRACEBACKS = 3
@@ -70,6 +70,15 @@ def _traceback(error: BaseException | None) -> list[str]:
         left_out = f"... {len(lines) - 2 * half} lines left out ..."
         lines = [*lines[:half], left_out, *lines[-half:]]
     return lines
+
+
+def shown_name(name: str) -> str:
+    """The name of a run for a terminal, which must not obey what is in it.
+
+    >>> shown_name("pi 1"), shown_name(chr(27) + "[2J")
+    ('pi 1', "'\\\\x1b[2J'")
+    """
+    return name if name.isprintable() else repr(name)
 
 
 def _cut(text: str, width: int) -> str:

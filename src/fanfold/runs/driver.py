@@ -12,7 +12,8 @@ from fanfold.dispatch import Event, Listener
 from fanfold.errors import RunCancelled
 from fanfold.executors.base import Executor
 from fanfold.runs.asked import Asked
-from fanfold.runs.inputs import Generation
+from fanfold.runs.frames import forget_damaged
+from fanfold.runs.inputs import Generation, check_generation
 from fanfold.runs.recorder import Recorder, Tally
 from fanfold.runs.state import read_state
 from fanfold.store.directory import RunDirectory
@@ -25,7 +26,8 @@ __all__ = ["Driver", "Work"]
 @dataclass(frozen=True)
 class Work:
     """A run in memory, for whoever drives it: ``options`` are those of `fanfold.api.reports`, with
-    ``on``, ``workers`` and ``errors``; ``code`` is the fingerprint of the function as it is now."""
+    ``on``, ``workers`` and ``errors``; ``code`` is the fingerprint of the function as it is now.
+    ``lease`` is the right to do it, where it was taken already."""
 
     directory: RunDirectory
     asked: Asked
@@ -34,13 +36,14 @@ class Work:
     inputs: Sequence[Any]
     code: dict[str, str]
     options: dict[str, Any]
+    lease: Lease | None = None
 
 
 class Driver:
     """Does the work of a run, once.
 
-    It runs the tasks without a result; with ``everything`` all of them. ``listeners`` get the
-    events.
+    It runs the tasks without a result, and those whose result is damaged; with ``everything`` all
+    of them. ``listeners`` get the events. ``notes`` are sentences about what is damaged.
     """
 
     def __init__(
@@ -57,13 +60,21 @@ class Driver:
         self._progress = progress
         self._listeners = listeners
         self._stopped: BaseException | None = None
-        self._lease = Lease.take(work.directory, 0, steal=steal)
+        self._lease = work.lease or Lease.take(work.directory, 0, steal=steal)
         try:
+            check_generation(work.directory, work.generation)
             self.state = read_state(work.directory)  # now that nobody else writes
+            self._lost, damage = self._forget_damaged()
         except BaseException:
             self._lease.release()
             raise
+        self.notes = [*self.state.damage, *(f"{what}: its tasks run again" for what in damage)]
         self.todo = [range(self.state.total)] if everything else self.state.without_result()
+
+    def _forget_damaged(self) -> tuple[list[range], list[str]]:
+        if self._everything:
+            return [], []
+        return forget_damaged(self._work.directory, self.state, self._work.asked.id)
 
     def stop(self, reason: BaseException) -> None:
         """End the work soon, from another thread; `drive` raises the reason."""
@@ -71,6 +82,12 @@ class Driver:
 
     def drive(self) -> str:
         """Work until all is tried; returns how it ended: "done" or "failed"."""
+        try:
+            return self._drive()
+        finally:
+            self._lease.release()
+
+    def _drive(self) -> str:
         options = dict(self._work.options)
         stop_at_failure = options.pop("errors") == "raise"
         with executor(options.pop("on"), options.pop("workers")) as place:
@@ -87,7 +104,6 @@ class Driver:
                 raise
             finally:
                 recorder.close(why)
-                self._lease.release()
         return why
 
     def _recorder(self, place: Executor) -> Recorder:
@@ -103,6 +119,7 @@ class Driver:
             self._lease,
             about,
             Tally(0 if self._everything else self.state.done, 0),
+            lost=self._lost,
             shown=lambda index: short_repr(work.inputs[index]),
             workers=place.activity,
         )

@@ -19,7 +19,7 @@ from fanfold.store.directory import RunDirectory
 from fanfold.store.pack import PackReader, PackWriter
 from fanfold.transport.pickling import dumps
 
-__all__ = ["Generation", "read_generation", "read_inputs", "write_inputs"]
+__all__ = ["Generation", "check_generation", "read_generation", "read_inputs", "write_inputs"]
 
 _MANY = 10_000  # inputs in a frame
 _LARGE = 4 << 20  # bytes in a frame, roughly
@@ -73,6 +73,15 @@ def read_generation(directory: RunDirectory) -> Generation:
     while (directory.path / _name(number + 1)).exists():
         number += 1
     return generation_of(directory, number)
+
+
+def check_generation(directory: RunDirectory, generation: Generation) -> None:
+    """Raises `RunError` when another process has given the run other inputs meanwhile."""
+    if read_generation(directory).number != generation.number:
+        raise RunError(
+            f"another process has given the run in {directory.path} other inputs meanwhile: run "
+            "the command again"
+        )
 
 
 def generation_of(directory: RunDirectory, number: int) -> Generation:

@@ -30,7 +30,7 @@ def owner_of(name: str, file: str | None = None) -> Owner:
     >>> owner_of("json"), owner_of("pi", "/home/me/pi.py")
     ('python', 'user')
     """
-    if not name:  # of what was made with exec
+    if name in ("", "__main__"):  # made with exec, in a notebook, or a program: who runs it owns it
         return "user"
     top = name.partition(".")[0]
     file = file or file_of(name)

@@ -4,27 +4,48 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from fanfold.errors import NotSerializable, RunChanged, UsageError
+from fanfold.errors import (
+    NotSerializable,
+    RunBusy,
+    RunChanged,
+    RunDamaged,
+    RunError,
+    UsageError,
+)
 from fanfold.runs.asked import Asked, git_commit, target_of, user_path
 from fanfold.runs.code import compare, fingerprint
 from fanfold.runs.driver import Work
 from fanfold.runs.identity import FilePolicy, digest, match, same_inputs, stamps
-from fanfold.runs.inputs import Generation, read_generation, read_inputs, write_inputs
+from fanfold.runs.inputs import (
+    Generation,
+    check_generation,
+    generation_of,
+    read_generation,
+    read_inputs,
+    write_inputs,
+)
+from fanfold.runs.sealed import checksum
 from fanfold.runs.state import journals
 from fanfold.seeds import new_entropy
 from fanfold.store.directory import RunDirectory, next_name, run_directories, safe_name
-from fanfold.store.files import create
+from fanfold.store.files import create, sync_folder, writing
+from fanfold.store.lease import Lease, holder
 from fanfold.transport.pickling import dumps
 
 __all__ = ["Request", "load", "prepare"]
 
 Resume = Literal["ask", "anyway", "fresh"]
+
+_UNFINISHED = ".new-"
+_DAY = 86_400.0  # seconds: no run takes as long to be made
 
 
 class Request(NamedTuple):
@@ -51,29 +72,43 @@ class Request(NamedTuple):
     trust: bool = False
 
 
-def prepare(request: Request) -> tuple[Work, list[str]]:
+def prepare(request: Request, *, steal: bool = False) -> tuple[Work, list[str]]:
     """The work, and sentences about what has changed since it was begun.
 
-    Raises `RunChanged` when the function has changed and ``resume`` is "ask".
+    Raises `RunChanged` when the function has changed and ``resume`` is "ask", and `RunBusy`.
     """
-    path = _existing(request)
-    if path is None:
-        return _create(request), []
+    while True:
+        path = _existing(request)
+        if path is not None and request.resume == "fresh":
+            return _create_afresh(request, path)
+        if path is not None:
+            return _go_on(request, RunDirectory.open(path), steal)
+        with suppress(FileExistsError):  # another was faster: now it is there
+            return _create(request), []
+
+
+def _create_afresh(request: Request, path: Path) -> tuple[Work, list[str]]:
     directory = RunDirectory.open(path)
+    name = request.name or Asked.read(directory).name
+    last = holder(directory, 0)
+    if last is not None and last.alive is not False:
+        raise RunBusy(path, last.host, last.pid, last.at)
+    aside = _move_aside(path)
+    return _create(request._replace(name=name)), [f"the run before is kept as {aside}"]
+
+
+def _go_on(request: Request, directory: RunDirectory, steal: bool) -> tuple[Work, list[str]]:
     asked = Asked.read(directory)
     code = fingerprint(request.function, request.packages)
     changes = compare(_last_code(directory, asked), code)
     notes = [str(change) for change in changes]
-    if request.resume == "fresh":
-        aside = _move_aside(path)
-        return _create(request._replace(name=asked.name)), [f"the run before is kept as {aside}"]
     if request.seed not in (None, asked.entropy):
         raise RunChanged(asked.name, [f"the seed is {request.seed} now, and was {asked.entropy}"])
     if changes and request.resume == "ask":
         raise RunChanged(asked.name, notes)
-    generation, more = _inputs_now(directory, asked, request)
+    generation, more, lease = _inputs_now(directory, asked, request, steal)
     work = Work(
-        directory, asked, generation, request.function, request.inputs, code, request.options
+        directory, asked, generation, request.function, request.inputs, code, request.options, lease
     )
     return work, notes + more
 
@@ -84,16 +119,20 @@ def _existing(request: Request) -> Path | None:
         path = request.parent / safe_name(request.name)
         return path if (path / "run.json").exists() else None
     for path in reversed(run_directories(request.parent)) if request.key else ():
-        if Asked.read(RunDirectory.open(path)).key == request.key:
-            return path
+        with suppress(RunError):  # another run, as far as can be known
+            if Asked.read(RunDirectory.open(path)).key == request.key:
+                return path
     return None
 
 
 def _create(request: Request) -> Work:
     stem = safe_name(request.stem or target_of(request.function))
     name = request.name or next_name(request.parent, stem)
-    _remove_unfinished(request.parent / safe_name(name))
-    directory = RunDirectory.create(request.parent, safe_name(name))
+    path = request.parent / safe_name(name)
+    _check_free(path)
+    _remove_unfinished(request.parent)
+    beside = request.parent / f"{_UNFINISHED}{os.urandom(8).hex()}"
+    directory = RunDirectory.create(beside, path.name)
     asked = Asked(
         id=os.urandom(8).hex(),
         name=name,
@@ -115,19 +154,47 @@ def _create(request: Request) -> Work:
     )  # fmt: skip
     write_inputs(directory, asked.id, generation, request.inputs)
     with suppress(NotSerializable):  # then only who has the function can go on
-        create(directory.function, dumps(request.function))
+        function = dumps(request.function)
+        create(directory.function, function)
+        asked.function = checksum(function)
     asked.write(directory)
+    directory = _in_place(beside, path)
     return Work(
         directory, asked, generation, request.function, request.inputs, asked.code, request.options
     )
 
 
-def _remove_unfinished(path: Path) -> None:
-    """What a driver left that died while it made a run: without run.json there is none."""
-    if path.is_dir() and not path.is_symlink() and not (path / "run.json").exists():
-        import shutil
+def _check_free(path: Path) -> None:
+    """A folder that is no run stays as it is; FileExistsError when it is one meanwhile."""
+    if (path / "run.json").exists():
+        raise FileExistsError(path)
+    if os.path.lexists(path):
+        raise UsageError(
+            f"{path} is there already, and is no run: choose another name, or another folder with "
+            "--dir"
+        )
 
-        shutil.rmtree(path)
+
+def _in_place(beside: Path, path: Path) -> RunDirectory:
+    """Give a run that is whole its name, unless there is one: of two that make it, one does."""
+    try:
+        with writing(path):
+            os.rename(beside / path.name, path)
+            sync_folder(path.parent)
+    except OSError:
+        _check_free(path)
+        raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return RunDirectory(path.resolve())
+
+
+def _remove_unfinished(parent: Path) -> None:
+    """What drivers left that died while they made a run, a day ago or longer."""
+    for path in parent.glob(f"{_UNFINISHED}*"):
+        with suppress(OSError):
+            if time.time() - path.lstat().st_mtime > _DAY:
+                shutil.rmtree(path)
 
 
 def _move_aside(path: Path) -> Path:
@@ -142,35 +209,60 @@ def _last_code(directory: RunDirectory, asked: Asked) -> dict[str, str]:
     """The fingerprint of the function that was run last."""
     code = asked.code
     for header, _ in journals(directory, []):
-        code = header.told.get("code", code)
+        code = header.told["code"]
+        generation_of(directory, header.told["inputs"])  # a new one must not take its place
     return code
 
 
 def _inputs_now(
-    directory: RunDirectory, asked: Asked, request: Request
-) -> tuple[Generation, list[str]]:
-    """The generation of the inputs as they are given now, and what has changed in them."""
+    directory: RunDirectory, asked: Asked, request: Request, steal: bool
+) -> tuple[Generation, list[str], Lease | None]:
+    """The generation of the inputs as they are given now, what has changed in them, and the lease
+    that a new one needs: no two may write it."""
     last = read_generation(directory)
     before = read_inputs(directory, last, trust=request.trust)
     now = stamps(request.inputs, request.files)
     if now == last.stamps and same_inputs(before, request.inputs):
-        return last, []
+        return last, [], None
     matched = match(
         [digest(item, stamp=last.stamps.get(index)) for index, item in enumerate(before)],
         [digest(item, stamp=now.get(index)) for index, item in enumerate(request.inputs)],
     )
     kept = _stretches(matched.kept)
     if kept == [(0, 0, last.total)] and last.total == len(request.inputs):
-        return last, []  # the same, in other words
+        return last, [], None  # the same, in other words
     generation = Generation(
         last.number + 1, len(request.inputs), request.style, request.columns, now, kept
     )
-    write_inputs(directory, asked.id, generation, request.inputs)
+    lease = Lease.take(directory, 0, steal=steal)
+    try:
+        check_generation(directory, last)
+        write_inputs(directory, asked.id, generation, request.inputs)
+    except BaseException:
+        lease.release()
+        raise
     as_before = sum(count for _, _, count in kept)
     counts = [f"{matched.added} are new", f"{matched.removed} are gone"]
     if matched.changed_files:
         counts.append(f"{matched.changed_files} name files that have changed")
-    return generation, [f"the inputs have changed: {', '.join(counts)}, {as_before} are as before"]
+    notes = [f"the inputs have changed: {', '.join(counts)}, {as_before} are as before"]
+    return generation, notes, lease
+
+
+def _load_function(directory: RunDirectory, asked: Asked) -> Any:
+    data = directory.function.read_bytes()
+    if checksum(data) != asked.function:
+        raise RunDamaged(
+            f"{directory.function} is damaged: it does not match its checksum. Only who has the "
+            f"function can go on: with the same command, or fanfold.run with name={asked.name!r}"
+        )
+    try:
+        return pickle.loads(data)
+    except Exception as error:
+        raise RunError(
+            f"the function of {asked.name} cannot be loaded here ({type(error).__name__}: {error}):"
+            " go on with the command that made the run, or fanfold.run with its name"
+        ) from error
 
 
 def _stretches(kept: Sequence[int]) -> list[tuple[int, int, int]]:
@@ -192,15 +284,13 @@ def load(directory: RunDirectory, *, trust: bool) -> Work:
     """A run from its folder alone. Raises `RunUntrusted` where others could have written it."""
     directory.check_private(trust)
     asked = Asked.read(directory)
-    if not isinstance(asked.path, list):
-        raise UsageError(f"{directory.path}/run.json names no folders")
     sys.path += [folder for folder in asked.path if folder not in sys.path]
     if not directory.function.exists():
         raise UsageError(
             f"the function of {asked.name} could not be kept, so only who has it can go on: call "
             f"fanfold.run with it and name={asked.name!r}"
         )
-    function = pickle.loads(directory.function.read_bytes())
+    function = _load_function(directory, asked)
     generation = read_generation(directory)
     inputs = read_inputs(directory, generation, trust=trust)
     code = fingerprint(function, asked.packages)

@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,9 @@ class Recorder:
     """Records the events of one driver's work; made with the lease that the driver holds.
 
     ``about`` goes into the header of the journal: the run, its generation of inputs, the
-    fingerprint of the function. ``tally`` is what counts already, ``shown`` gives an input in one
-    line, and ``workers`` what each worker is doing, for the heartbeat.
+    fingerprint of the function. ``tally`` is what counts already, ``lost`` the tasks whose results
+    are damaged, ``shown`` gives an input in one line, and ``workers`` what each worker is doing,
+    for the heartbeat.
 
     Calling it with an event raises what has gone wrong with the writing, which ends the map.
     """
@@ -73,6 +75,7 @@ class Recorder:
         about: Record,
         tally: Tally,
         *,
+        lost: Sequence[range] = (),
         shown: Callable[[int], str],
         workers: Callable[[], list[Activity]],
     ) -> None:
@@ -90,7 +93,14 @@ class Recorder:
             "python": platform.python_version(),
             "after": _lengths(directory, lease), "before": tally.record(),
         }  # fmt: skip
-        self._journal = JournalWriter(directory.journal(lease.element, lease.attempt), header)
+        try:
+            self._journal = JournalWriter(directory.journal(lease.element, lease.attempt), header)
+            self._journal.append(
+                {"is": "lost", "first": tasks.start, "count": len(tasks)} for tasks in lost
+            )
+        except BaseException:
+            self._pack.close()
+            raise
         self._tallied = self._synced = self._journal.size
         self._beaten = 0.0
         self._events: queue.SimpleQueue[Event | str] = queue.SimpleQueue()
@@ -116,14 +126,20 @@ class Recorder:
 
     def _main(self) -> None:
         try:
-            while (why := self._turn()) is None:
-                pass
-            self._end(why)
+            with closing(self._pack), closing(self._journal):
+                self._write()
         except BaseException as error:  # noqa: BLE001 - told to the driver, which ends the map
             self.error = error
-        finally:
-            self._journal.close()
-            self._pack.close()
+
+    def _write(self) -> None:
+        try:
+            while (why := self._turn()) is None:
+                pass
+        except BaseException:
+            with suppress(OSError):  # it may go for such a small record
+                self._end("error")
+            raise
+        self._end(why)
 
     def _turn(self) -> str | None:
         """Commit what has arrived; how the run ended once that is known."""

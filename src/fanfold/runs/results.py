@@ -40,7 +40,7 @@ class Results:
         found: list[Any] = []
         while len(found) < self._state.total:
             where, offset = self._state.where(len(found))
-            loaded = self._load(where)
+            loaded = self._load(where, len(found))
             part = loaded[offset:]
             together = self._state.from_frame(len(found), len(part))
             found += part if together else part[:1]
@@ -52,10 +52,10 @@ class Results:
         if status == MISSING:
             return None
         where, offset = self._state.where(index)
-        loaded = self._load(where)
+        loaded = self._load(where, index)
         return loaded[offset] if status == DONE else _exception(*loaded)
 
-    def _load(self, where: Where) -> Any:
+    def _load(self, where: Where, index: int) -> Any:
         key = where.element, where.attempt, where.place[0]
         if key in self._loaded:
             return self._loaded[key]
@@ -63,18 +63,18 @@ class Results:
             frame = self._frames.read(where)
         except RunDamaged as error:
             raise RunDamaged(f"{error}; retry() (fanfold retry) runs its tasks again") from error
-        self._loaded[key] = _loaded(frame)
+        self._loaded[key] = _loaded(frame, index)
         if len(self._loaded) > _REMEMBERED:
             self._loaded.popitem(last=False)
         return self._loaded[key]
 
 
-def _loaded(frame: Frame) -> Any:
+def _loaded(frame: Frame, index: int) -> Any:
     try:
         return pickle.loads(frame.payload)
     except Exception as error:
         failed = LoadFailed(f"the result cannot be loaded here: {type(error).__name__}: {error}")
-        failed.index = frame.first
+        failed.index = index
         raise failed from error
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fanfold.dispatch import Listener
-from fanfold.errors import RunCancelled, RunUnfinished, TaskMissing, UsageError
+from fanfold.errors import LoadFailed, RunCancelled, RunUnfinished, TaskMissing, UsageError
 from fanfold.executors.base import worker_count
 from fanfold.runs.asked import Asked
 from fanfold.runs.driver import Driver, Work
+from fanfold.runs.frames import forget_damaged
 from fanfold.runs.identity import FilePolicy
 from fanfold.runs.prepare import Request, Resume, load, prepare
 from fanfold.runs.recorder import cancel_request
@@ -105,10 +106,10 @@ def begin(
     steal: bool = False,
 ) -> tuple[Run, list[str]]:
     """`run` for programs: the run, taken but not started, and sentences about what has changed."""
-    work, notes = prepare(request)
+    work, notes = prepare(request, steal=steal)
     begun = Run(work.directory, work.asked, trust=request.trust)
-    begun.take(work, progress=progress, listeners=listeners, steal=steal)
-    return begun, notes
+    damage = begun.take(work, progress=progress, listeners=listeners, steal=steal)
+    return begun, notes + damage
 
 
 class Run:
@@ -138,7 +139,7 @@ class Run:
         they put there. Raises `RunNotFound`.
         """
         path = Path(name)
-        if not (path / "run.json").exists():
+        if not _may_be_a_run(path):
             path = Path(folder) / safe_name(os.fspath(name))
         directory = RunDirectory.open(path)
         return cls(directory, Asked.read(directory), trust=trust)
@@ -154,12 +155,24 @@ class Run:
         progress: bool | None = None,
         listeners: Sequence[Listener] = (),
         steal: bool = False,
-    ) -> None:
-        """Become its driver, if anything is missing: `drive` or `start` does the work."""
-        if everything or read_state(self._directory).without_result():
-            self._driver = Driver(
-                work, everything=everything, progress=progress, listeners=listeners, steal=steal
-            )
+    ) -> list[str]:
+        """Become its driver, if anything is missing: `drive` or `start` does the work.
+
+        Returns sentences about what is damaged.
+        """
+        if not everything and work.lease is None and self._is_whole():
+            return []
+        self._driver = Driver(
+            work, everything=everything, progress=progress, listeners=listeners, steal=steal
+        )
+        return self._driver.notes
+
+    def _is_whole(self) -> bool:
+        """Has every task a result that can be read?"""
+        state = read_state(self._directory)
+        return not state.without_result() and not any(
+            forget_damaged(self._directory, state, self._asked.id)
+        )
 
     def drive(self) -> None:
         """Do the work in this thread; raises KeyboardInterrupt when it is interrupted."""
@@ -228,7 +241,8 @@ class Run:
 
         ``errors="return"`` puts exceptions in place: of the tasks that failed, and `TaskMissing`
         for those not tried to the end. With "raise" the first failure is raised, and
-        `RunUnfinished` while tasks are missing.
+        `RunUnfinished` while tasks are missing. Raises `RunDamaged` where a result is: `retry`
+        runs its task again.
         """
         state = self._state()
         if errors == "raise" and MISSING in state.status:
@@ -240,7 +254,11 @@ class Run:
             if errors == "raise" and FAILED in state.status:
                 raise results.get(state.status.index(FAILED))
             if state.done == state.total:
-                return results.values()
+                try:
+                    return results.values()
+                except LoadFailed:
+                    if errors == "raise":
+                        raise
             return [self._in_place(results, state, index) for index in range(state.total)]
 
     def __iter__(self) -> Iterator[Any]:
@@ -248,17 +266,19 @@ class Run:
         state = self._state()
         with self._results(state) as results:
             for index in range(state.total):
-                value = self._in_place(results, state, index)
                 if state.status[index] != DONE:
-                    raise value
-                yield value
+                    raise self._in_place(results, state, index)
+                yield results.get(index)
 
     def _in_place(self, results: Results, state: State, index: int) -> Any:
         if state.status[index] == MISSING:
             missing = TaskMissing("the task has not been tried to its end: wait, or call retry()")
             missing.index = index
             return missing
-        return results.get(index)
+        try:
+            return results.get(index)
+        except LoadFailed as error:
+            return error
 
     def _results(self, state: State) -> Results:
         return Results(self._directory, state, self._asked.id, trust=self._trust)
@@ -276,8 +296,8 @@ class Run:
         with self._results(state) as results:
             for index, status in enumerate(state.status):
                 if status != MISSING:
-                    value = results.get(index)
-                    failed = status == FAILED
+                    value = self._in_place(results, state, index)
+                    failed = status == FAILED or isinstance(value, LoadFailed)
                     yield Outcome(
                         index, None if failed else value, value if failed else None, 0.0, 1, "", 0
                     )
@@ -304,7 +324,8 @@ class Run:
         return str(path)
 
     def retry(self, *, all: bool = False, progress: bool | None = None) -> Run:  # noqa: A002
-        """Run again what failed and what is missing, with ``all`` everything; returns itself.
+        """Run again what failed, what is missing and what is damaged, with ``all`` everything;
+        returns itself.
 
         Raises `RunChanged` when the function has changed: `run` with its name takes it anew.
         """
@@ -312,10 +333,10 @@ class Run:
         self.start()
         return self
 
-    def take_again(self, *, everything: bool = False, progress: bool | None = None) -> None:
+    def take_again(self, *, everything: bool = False, progress: bool | None = None) -> list[str]:
         """`take`, from what the folder holds."""
         work = load(self._directory, trust=self._trust)
-        self.take(work, everything=everything, progress=progress)
+        return self.take(work, everything=everything, progress=progress)
 
     def cancel(self) -> None:
         """Stop it, wherever it is driven, and wait until it has stopped. What is done stays."""
@@ -329,6 +350,15 @@ class Run:
             return
         cancel_request(self._directory, f"e0-a{last.attempt}").touch()
         self.wait()
+
+
+def _may_be_a_run(path: Path) -> bool:
+    try:
+        return (path / "run.json").exists()
+    except PermissionError:
+        return True  # to open it tells
+    except OSError:  # too long for a path, for example
+        return False
 
 
 def _listed(inputs: Iterable[Any]) -> Sequence[Any]:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from fanfold.errors import RunDamaged
 from fanfold.runs.asked import Asked
 from fanfold.runs.inputs import read_generation
+from fanfold.runs.state import open_journal, read_state
 from fanfold.store.directory import RunDirectory
-from fanfold.store.journal import Journal, tail
+from fanfold.store.journal import tail
 from fanfold.store.lease import Holder, holder
 from fanfold.tasks import Activity
 
@@ -44,11 +45,14 @@ class Status(NamedTuple):
 def read_status(directory: RunDirectory) -> Status:
     """Needs no unpickling, so that anybody may look who may read the folder."""
     asked = Asked.read(directory)
-    total = read_generation(directory).total
+    generation = read_generation(directory)
+    total = generation.total
     last = holder(directory, 0)
     done, failed, why, began, before = 0, 0, "", None, 0
     if last is not None:
-        done, failed, why, began, before = _counts(directory, last.attempt)
+        done, failed, why, began, before = _counts(
+            directory, asked.id, generation.number, last.attempt
+        )
     running = last is not None and last.alive is not False
     rate = None
     if running and began is not None:
@@ -73,14 +77,22 @@ def _rest_state(missing: int, failed: int) -> str:
     return "unfinished" if missing else "failed" if failed else "done"
 
 
-def _counts(directory: RunDirectory, attempt: int) -> tuple[int, int, str, float | None, int]:
+def _counts(
+    directory: RunDirectory, run: str, generation: int, attempt: int
+) -> tuple[int, int, str, float | None, int]:
     """Done, failed, how it ended, when it began, and how many were done and failed then."""
     path = directory.journal(0, attempt)
-    try:
-        header = Journal(path).header
-    except (OSError, RunDamaged):  # it died before it wrote a word: what was before counts
+    if not path.exists():  # it died before it wrote a word: what was before counts
         earlier = [number for number in directory.attempts(0) if number < attempt]
-        return (*_counts(directory, earlier[-1])[:2], "died", None, 0) if earlier else _NOTHING
+        before = _counts(directory, run, generation, earlier[-1]) if earlier else (0, 0)
+        return before[0], before[1], "died", None, 0
+    try:
+        header = open_journal(directory, run, 0, attempt).header
+    except (OSError, RunDamaged):
+        header = None
+    if header is None or header["inputs"] != generation:  # it counts something else
+        state = read_state(directory)
+        return state.done, state.failed, "died", None, 0
     done, failed, why = header["before"]["done"], header["before"]["failed"], "died"
     before = done + failed
     for record in tail(path):
@@ -96,9 +108,6 @@ def _counts(directory: RunDirectory, attempt: int) -> tuple[int, int, str, float
     return done, failed, why, header["at"], before
 
 
-_NOTHING = 0, 0, "died", None, 0
-
-
 def _activities(directory: RunDirectory, last: Holder | None) -> tuple[Activity, ...]:
     """From the heartbeat; who has not told yet is not known to do anything."""
     if last is None:
@@ -106,9 +115,9 @@ def _activities(directory: RunDirectory, last: Holder | None) -> tuple[Activity,
     name = f"leases/e0-a{last.attempt}.beat"
     try:
         told: dict[str, Any] = directory.read_json(name)
-    except (OSError, RunDamaged):
+        since = max(0.0, time.time() - told["at"])
+        return tuple(
+            Activity(one["worker"], one["task"], one["seconds"] + since) for one in told["workers"]
+        )
+    except (OSError, RunDamaged, KeyError, TypeError, ValueError):
         return ()
-    since = max(0.0, time.time() - told["at"])
-    return tuple(
-        Activity(one["worker"], one["task"], one["seconds"] + since) for one in told["workers"]
-    )

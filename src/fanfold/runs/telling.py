@@ -65,6 +65,12 @@ class _Teller:
             kind = record["is"]
             if kind == "end":
                 why, ended = record["why"], record["at"]
+            elif kind == "lost":
+                last = record["first"] + record["count"] - 1
+                self._history.damage.append(
+                    f"{writer}: the results of tasks {record['first']} to {last} were damaged: the "
+                    "tasks ran again"
+                )
             elif kind in ("done", "failed"):
                 pieces = list(_pieces(record, writer))
                 self._history.pieces += pieces
