@@ -14,8 +14,8 @@ import pytest
 from fanfold.cli.inputs import Inputs
 from fanfold.cli.results import JsonLines, check_out, print_table, tabulate, write_out
 from fanfold.cli.summary import failure_lines, summary_lines
-from fanfold.cli.values import as_cell, as_columns, as_json, to_json
 from fanfold.errors import RemoteTraceback, UsageError, WorkerDied
+from fanfold.runs.values import as_cell, as_columns, as_json, to_json
 from fanfold.tasks import Outcome
 
 
@@ -116,14 +116,14 @@ def test_the_table_holds_what_is_done():
     """The table has index, input and result of the tasks that are done, failed ones not."""
     table = tabulate(NUMBERS, [outcome(0, "a"), outcome(1, error=ValueError())], errors=False)
     assert table.header == ["index", "input", "result"]
-    assert table.rows == [["0", "10", "a"]]
+    assert table.rows == [[0, 10, "a"]]
 
 
 def test_columns_of_different_results():
     """Results with different parts have all of them as columns, empty where a part is missing."""
     table = tabulate(NUMBERS, [outcome(0, {"a": 1}), outcome(1, {"b": 2})], errors=False)
     assert table.header == ["index", "input", "a", "b"]
-    assert table.rows == [["0", "10", "1", ""], ["1", "11", "", "2"]]
+    assert table.rows == [[0, 10, 1, None], [1, 11, None, 2]]
 
 
 def test_no_two_columns_have_one_name():
@@ -131,7 +131,7 @@ def test_no_two_columns_have_one_name():
     inputs = Inputs([{"x": 1, "index": 2}], "keywords", ("x", "index"))
     table = tabulate(inputs, [outcome(0, {"x": 3, "error": 4})], errors=True)
     assert table.header == ["index", "x", "input.index", "result.x", "result.error", "error"]
-    assert table.rows == [["0", "1", "2", "3", "4", ""]]
+    assert table.rows == [[0, 1, 2, 3, 4, ""]]
 
 
 def test_a_piped_table_is_one_line_a_task():

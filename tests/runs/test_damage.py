@@ -8,6 +8,8 @@ import os
 import random
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from zlib import crc32
@@ -15,6 +17,7 @@ from zlib import crc32
 import pytest
 
 import fanfold as ff
+from fanfold.cli import main
 from fanfold.errors import RunDamaged, RunError, RunTooNew
 from fanfold.runs.frames import forget_damaged
 from fanfold.runs.state import journals, read_state
@@ -154,7 +157,9 @@ def truncated(content: bytes, source: random.Random) -> bytes:
 
 def flipped(content: bytes, source: random.Random) -> bytes:
     place = source.randrange(len(content))
-    return content[:place] + bytes([content[place] ^ 1 << source.randrange(8)]) + content[place + 1 :]
+    return (
+        content[:place] + bytes([content[place] ^ 1 << source.randrange(8)]) + content[place + 1 :]
+    )
 
 
 def zeroed(content: bytes, source: random.Random) -> bytes:
@@ -253,8 +258,6 @@ def test_damaged_results_run_again(three: Path, how: str) -> None:
     elif how == "again":
         run = drive()
     else:
-        from fanfold.cli import main
-
         assert main(["retry", "r"]) == 0
         run = ff.Run.open("r")
     assert run.results() == RESULTS
@@ -269,8 +272,6 @@ def test_damaged_results_run_again(three: Path, how: str) -> None:
 
 def test_a_damaged_result_is_told_on_the_way(three: Path, capfd: pytest.CaptureFixture) -> None:
     """R06: the command that repairs says which file was damaged."""
-    from fanfold.cli import main
-
     damage_result(three, "e0-a2.pack", 9)
     assert main(["retry", "r"]) == 0
     told = capfd.readouterr().err
@@ -282,7 +283,7 @@ def test_a_damaged_function(three: Path) -> None:
     content = bytearray(path("function.pickle").read_bytes())
     content[len(content) // 2] ^= 1
     path("function.pickle").write_bytes(content)
-    with pytest.raises(RunDamaged, match="function.pickle is damaged"):
+    with pytest.raises(RunDamaged, match=r"function\.pickle is damaged"):
         ff.Run.open("r").retry(all=True)
     assert drive().results() == RESULTS
 
@@ -343,13 +344,11 @@ def test_a_later_format(three: Path, name: str) -> None:
 def test_results_that_cannot_be_loaded_here(kept: Path, tmp_path: Path) -> None:
     """R13: a result whose class is gone fails alone, by its index; the others are there."""
     (tmp_path / "gone_soon.py").write_text("class Thing: pass\n")
-    script = "import gone_soon, fanfold as ff\ndef make(n): return gone_soon.Thing() if n == 1 else n"
-    (tmp_path / "make.py").write_text(script)
-    from subprocess import run
-    from sys import executable
-
+    (tmp_path / "make.py").write_text(
+        "import gone_soon\ndef make(n): return gone_soon.Thing() if n == 1 else n\n"
+    )
     go = "import make, fanfold as ff; ff.run(make.make, [0, 1, 2], name='g', on='serial', chunk=1)"
-    run([executable, "-c", go], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", go], check=True, timeout=60)
     (tmp_path / "gone_soon.py").unlink()
     values = ff.Run.open("g").results(errors="return")
     assert [values[0], values[2]] == [0, 2]
@@ -392,7 +391,10 @@ def test_power_loss(kept: Path, tmp_path: Path) -> None:
         cut_after(run, writer, source.randint(header, size))
         directory = RunDirectory.open(run)
         recorded = read_state(directory).done
-        assert forget_damaged(directory, read_state(directory), ff.Run.open("r")._asked.id) == ([], [])
+        assert forget_damaged(directory, read_state(directory), ff.Run.open("r")._asked.id) == (
+            [],
+            [],
+        )
         before = len(calls())
         assert drive().results() == RESULTS
         assert len(calls()) - before == 12 - recorded, (writer, recorded)
@@ -401,7 +403,9 @@ def test_power_loss(kept: Path, tmp_path: Path) -> None:
 # Leases and heartbeats ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", [b"", b"{}", b'{"at": "soon", "workers": 3}', b"\x00" * 99, b"[1]"])
+@pytest.mark.parametrize(
+    "text", [b"", b"{}", b'{"at": "soon", "workers": 3}', b"\x00" * 99, b"[1]"]
+)
 def test_lost_heartbeats_and_leases(three: Path, text: bytes) -> None:
     """R05: heartbeats and leases that say nothing are no obstacle to status, nor to going on."""
     for file in path("leases").iterdir():
@@ -418,13 +422,11 @@ def _no_damaged_stranger() -> Iterator[None]:
 
 def test_a_damaged_neighbour(tmp_path: Path) -> None:
     """R24: another run that cannot be read does not keep a command from its own."""
-    (tmp_path / "f.py").write_text("def f(n): return n\n")
-    from fanfold.cli import main
-
-    assert main(["run", "f.py:f", "1", "--on", "serial"]) == 0
-    bad = tmp_path / "fanfold-runs/bad"
-    bad.mkdir()
-    (bad / "run.json").write_text("{")
-    assert main(["run", "f.py:f", "1", "--on", "serial"]) == 0
+    (tmp_path / "task.py").write_text("def f(n): return n\n")
+    command = [sys.executable, "-m", "fanfold", "run", "task.py:f", "1", "--on", "serial"]
+    subprocess.run(command, check=True, timeout=60)
+    (tmp_path / "fanfold-runs/bad").mkdir()
+    (tmp_path / "fanfold-runs/bad/run.json").write_text("{")
+    done = subprocess.run(command, check=True, timeout=60, capture_output=True, text=True)
+    assert "run task.f-1 goes on: 1 of 1 tasks are done" in done.stderr
     assert main(["runs"]) == 0
-    assert {run.name for run in (tmp_path / "fanfold-runs").iterdir()} == {"bad", "f.f-1"}

@@ -1,5 +1,6 @@
 """What a run promises: `ff.run`, the handle `ff.Run`, and going on after anything."""
 
+import json
 import os
 import signal
 import stat
@@ -363,6 +364,29 @@ def test_wait_has_a_limit(script):
     assert script().stdout.readline() == "begun\n"
     with pytest.raises(TimeoutError):
         ff.Run.open("shared").wait(0.1)
+
+
+# Tables -------------------------------------------------------------------------------------------
+
+
+def test_results_as_a_table(here):
+    """Inputs, the named parts of results, and failures are columns; CSV, JSON Lines and pandas."""
+
+    def fit(n):
+        return {"n": n, "inverse": 1 / n}
+
+    table = ff.run(fit, [2, 0, 4], on="threads").wait().table()
+    assert table.header == ["index", "input", "n", "inverse", "error"]
+    assert table.rows[1] == [1, 0, None, None, "ZeroDivisionError: division by zero"]
+    table.to_csv("table.csv")
+    assert Path("table.csv").read_text().splitlines()[:2] == [
+        "index,input,n,inverse,error",
+        "0,2,2,0.5,",
+    ]
+    table.to_jsonl("table.jsonl")
+    assert json.loads(Path("table.jsonl").read_text().splitlines()[2])["inverse"] == 0.25
+    frame = pytest.importorskip("pandas") and table.to_pandas()
+    assert list(frame["inverse"].dropna()) == [0.5, 0.25]
 
 
 # The folder ---------------------------------------------------------------------------------------

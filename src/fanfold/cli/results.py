@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, TextIO
 
 from fanfold.cli.inputs import Inputs
-from fanfold.cli.values import as_cell, as_columns, as_json, to_json
 from fanfold.errors import UsageError
+from fanfold.runs.table import Table, error_text, write_whole
+from fanfold.runs.table import tabulate as tabulate_outcomes
+from fanfold.runs.values import as_cell, as_json, to_json
 from fanfold.tasks import Outcome
 
 __all__ = [
     "JsonLines",
-    "Table",
     "check_out",
     "error_text",
     "print_table",
@@ -31,56 +31,9 @@ EXTENSIONS = (".csv", ".jsonl", ".json")
 LONGEST_ALIGNED = 1000
 
 
-@dataclass(frozen=True)
-class Table:
-    """Lines of text cells under a header."""
-
-    header: list[str]
-    rows: list[list[str]]
-
-
 def tabulate(inputs: Inputs, outcomes: Iterable[Outcome], *, errors: bool) -> Table:
-    """Index, input and result of each task done; with ``errors`` the failed too, and why."""
-    kept = [outcome for outcome in outcomes if errors or outcome.ok]
-    results = [as_columns(outcome.value) if outcome.ok else {} for outcome in kept]
-    names = list(dict.fromkeys(name for parts in results for name in parts)) or ["result"]
-    taken = {"index", "error"}
-    header = [
-        "index",
-        *_unique("input", inputs.columns, taken),
-        *_unique("result", names, taken),
-        *(["error"] if errors else []),
-    ]
-    rows = []
-    for outcome, parts in zip(kept, results, strict=True):
-        cells = inputs.cells(outcome.index)
-        row = [str(outcome.index)]
-        row += [as_cell(cells.get(name)) for name in inputs.columns]
-        row += [as_cell(parts.get(name)) for name in names]
-        row += [error_text(outcome)] if errors else []
-        rows.append(row)
-    return Table(header, rows)
-
-
-def _unique(prefix: str, names: Iterable[str], taken: set[str]) -> Iterator[str]:
-    """The names, with a prefix where one is taken: ``x`` as input and result, for instance."""
-    for name in names:
-        while name in taken:
-            name = f"{prefix}.{name}"
-        taken.add(name)
-        yield name
-
-
-def error_text(outcome: Outcome) -> str:
-    """Type and message of what a task failed with; nothing for a task that is done."""
-    if outcome.error is None:
-        return ""
-    kind = type(outcome.error).__name__
-    try:
-        message = str(outcome.error)
-    except Exception:  # noqa: BLE001 - a __str__ of the user's that raises
-        message = ""
-    return f"{kind}: {message}" if message else kind
+    """The outcomes as a table (see `fanfold.runs.table.tabulate`)."""
+    return tabulate_outcomes(inputs.columns, inputs.cells, outcomes, errors=errors)
 
 
 # On standard output -----------------------------------------------------------------------------
@@ -108,10 +61,11 @@ def print_table(table: Table, file: TextIO) -> None:
     """Aligned in a terminal; elsewhere lines with tabs, for other programs."""
     if not table.rows:
         return
+    rows = ([as_cell(value) for value in row] for row in table.rows)
     if file.isatty() and len(table.rows) <= LONGEST_ALIGNED:
-        _print_aligned(table, file)
+        _print_aligned(table.header, list(rows), file)
         return
-    for row in (table.header, *table.rows):
+    for row in (table.header, *rows):
         print("\t".join(map(_one_line, row)), file=file)
 
 
@@ -119,16 +73,16 @@ def _one_line(cell: str) -> str:
     return cell.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
 
 
-def _print_aligned(table: Table, file: TextIO) -> None:
+def _print_aligned(header: list[str], rows: list[list[str]], file: TextIO) -> None:
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
 
     view = RichTable(box=None, pad_edge=False, header_style="bold")
-    for position, name in enumerate(table.header):
-        numbers = all(_is_number(row[position]) for row in table.rows)
+    for position, name in enumerate(header):
+        numbers = all(_is_number(row[position]) for row in rows)
         view.add_column(Text(name), justify="right" if numbers else "left", overflow="fold")
-    for row in table.rows:
+    for row in rows:
         view.add_row(*map(Text, row))
     Console(file=file, highlight=False).print(view)
 
@@ -194,8 +148,7 @@ def write_out(path: str, inputs: Inputs, outcomes: Sequence[Outcome]) -> None:
     def write(file: TextIO) -> None:
         extension = os.path.splitext(path)[1].lower()
         if extension == ".csv":
-            table = tabulate(inputs, outcomes, errors=True)
-            file.writelines(map(_csv_line, [table.header, *table.rows]))
+            tabulate(inputs, outcomes, errors=True).write_csv(file)
             return
         records = (to_json(_record(inputs, outcome)) for outcome in outcomes)
         if extension == ".jsonl":
@@ -203,29 +156,4 @@ def write_out(path: str, inputs: Inputs, outcomes: Sequence[Outcome]) -> None:
         else:
             file.write("[\n" + ",\n".join(records) + "\n]\n")
 
-    _write_whole(os.path.realpath(path), write)
-
-
-def _csv_line(row: Iterable[str]) -> str:
-    """A line of CSV. The csv module leaves a carriage return unquoted, and cannot read it then."""
-    cells = (
-        '"' + cell.replace('"', '""') + '"' if any(map(cell.__contains__, ',"\r\n')) else cell
-        for cell in row
-    )
-    return ",".join(cells) + "\n"
-
-
-def _write_whole(path: str, write: Callable[[TextIO], None]) -> None:
-    """A file beside, then a rename: whoever reads sees the old file or the new one."""
-    folder, name = os.path.split(path)
-    beside = os.path.join(folder, f".{name}.{os.urandom(4).hex()}")
-    try:
-        with open(beside, "x", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        if os.path.exists(beside):
-            os.unlink(beside)
-        raise
+    write_whole(path, write)

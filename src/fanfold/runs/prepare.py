@@ -36,7 +36,7 @@ from fanfold.runs.sealed import checksum
 from fanfold.runs.state import journals
 from fanfold.seeds import new_entropy
 from fanfold.store.directory import RunDirectory, next_name, run_directories, safe_name
-from fanfold.store.files import create, sync_folder, writing
+from fanfold.store.files import create, open_file, sync_folder, writing
 from fanfold.store.lease import Lease, holder
 from fanfold.transport.pickling import dumps
 
@@ -250,7 +250,8 @@ def _inputs_now(
 
 
 def _load_function(directory: RunDirectory, asked: Asked) -> Any:
-    data = directory.function.read_bytes()
+    with os.fdopen(open_file(directory.function), "rb") as file:
+        data = file.read()
     if checksum(data) != asked.function:
         raise RunDamaged(
             f"{directory.function} is damaged: it does not match its checksum. Only who has the "
@@ -285,7 +286,7 @@ def load(directory: RunDirectory, *, trust: bool) -> Work:
     directory.check_private(trust)
     asked = Asked.read(directory)
     sys.path += [folder for folder in asked.path if folder not in sys.path]
-    if not directory.function.exists():
+    if not asked.function:
         raise UsageError(
             f"the function of {asked.name} could not be kept, so only who has it can go on: call "
             f"fanfold.run with it and name={asked.name!r}"

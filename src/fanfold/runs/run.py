@@ -16,6 +16,7 @@ from fanfold.runs.asked import Asked
 from fanfold.runs.driver import Driver, Work
 from fanfold.runs.frames import forget_damaged
 from fanfold.runs.identity import FilePolicy
+from fanfold.runs.inputs import read_generation, read_inputs
 from fanfold.runs.prepare import Request, Resume, load, prepare
 from fanfold.runs.recorder import cancel_request
 from fanfold.runs.results import Results
@@ -27,6 +28,7 @@ from fanfold.tasks import Outcome
 
 if TYPE_CHECKING:
     from fanfold.history import Failure, History
+    from fanfold.runs.table import Table
 
 __all__ = ["FOLDER", "Run", "begin", "run"]
 
@@ -161,6 +163,7 @@ class Run:
         Returns sentences about what is damaged.
         """
         if not everything and work.lease is None and self._is_whole():
+            self._driver = None  # that of an earlier time is spent
             return []
         self._driver = Driver(
             work, everything=everything, progress=progress, listeners=listeners, steal=steal
@@ -209,11 +212,11 @@ class Run:
 
     def _wait_here(self, timeout: float | None) -> None:
         assert self._thread is not None  # asked by who calls  # noqa: S101
-        assert self._driver is not None  # it works for one  # noqa: S101
         try:
             self._thread.join(timeout)
         except KeyboardInterrupt as interrupt:
-            self._driver.stop(interrupt)
+            if self._driver is not None:
+                self._driver.stop(interrupt)
             self._thread.join()
             raise
         if self._thread.is_alive():
@@ -282,6 +285,26 @@ class Run:
 
     def _results(self, state: State) -> Results:
         return Results(self._directory, state, self._asked.id, trust=self._trust)
+
+    def table(self) -> Table:
+        """Inputs and results as a table, a row a task that was tried, with what it failed with.
+
+        >>> import fanfold as ff
+        >>> table = ff.run(lambda x: x * x, [2, 3], on="threads").wait().table()
+        >>> list(table)[1]
+        {'index': 1, 'input': 3, 'result': 9, 'error': ''}
+        """
+        from fanfold.runs.table import tabulate
+
+        generation = read_generation(self._directory)
+        items = read_inputs(self._directory, generation, trust=self._trust)
+        named = generation.style == "keywords"
+        return tabulate(
+            generation.columns,
+            lambda index: items[index] if named else {generation.columns[0]: items[index]},
+            self.outcomes(),
+            errors=True,
+        )
 
     def before(self) -> Iterator[Outcome]:
         """The results that were there when this process began to drive it."""

@@ -219,7 +219,8 @@ def journals(directory: RunDirectory, damage: list[str]) -> Iterator[tuple[Heade
         end = ends.get(journal.path.name)
         if end == 0:
             continue
-        yield header._replace(end=end), Journal(journal.path, end=end)
+        journal = Journal(journal.path, end=end)
+        yield header._replace(end=end), journal
         damage += [f"{journal.path.name}: {sentence}" for sentence in journal.damage]
 
 
