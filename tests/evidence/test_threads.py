@@ -221,7 +221,7 @@ def test_records_of_logging(pool, maps, caplog):
 
 def test_timeout(maps):
     """A thread's task beyond its time limit has evidence so far; what it prints later, left behind,
-    is in the log still, and in no other task's part of it."""
+    is in no other task's part of a log."""
     go_on = threading.Event()
     ended = threading.Event()
 

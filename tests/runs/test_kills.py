@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +12,6 @@ import psutil
 import pytest
 
 import fanfold as ff
-from fanfold.testing.functions import until
 
 WHOLE = os.environ.get("FANFOLD_FAULTS") == "whole"
 KILLS = 3  # of a run, one after the other

@@ -155,6 +155,8 @@ def _is_stopped(pid: int | None) -> bool:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except ProcessLookupError:  # it ended since the file was opened
+        return False
     except FileNotFoundError:
         return not os.path.isdir("/proc/self") and _is_stopped_elsewhere(pid)
 

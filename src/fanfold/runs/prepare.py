@@ -131,8 +131,6 @@ def _create(request: Request) -> Work:
     path = request.parent / safe_name(name)
     _check_free(path)
     _remove_unfinished(request.parent)
-    beside = request.parent / f"{_UNFINISHED}{os.urandom(8).hex()}"
-    directory = RunDirectory.create(beside, path.name)
     asked = Asked(
         id=os.urandom(8).hex(),
         name=name,
@@ -152,16 +150,35 @@ def _create(request: Request) -> Work:
         1, len(request.inputs), request.style, request.columns,
         stamps(request.inputs, request.files), None,
     )  # fmt: skip
-    write_inputs(directory, asked.id, generation, request.inputs)
-    with suppress(NotSerializable):  # then only who has the function can go on
-        function = dumps(request.function)
-        create(directory.function, function)
-        asked.function = checksum(function)
-    asked.write(directory)
-    directory = _in_place(beside, path)
+    directory = _write(request, path, asked, generation)
     return Work(
         directory, asked, generation, request.function, request.inputs, asked.code, request.options
     )
+
+
+def _write(request: Request, path: Path, asked: Asked, generation: Generation) -> RunDirectory:
+    """Make the folder of a run elsewhere, and give it its name when it is whole: then it exists.
+
+    Of two that make the same run one does; the other gets a FileExistsError.
+    """
+    beside = path.parent / f"{_UNFINISHED}{os.urandom(8).hex()}"
+    try:
+        directory = RunDirectory.create(beside, path.name)
+        write_inputs(directory, asked.id, generation, request.inputs)
+        with suppress(NotSerializable):  # then only who has the function can go on
+            function = dumps(request.function)
+            create(directory.function, function)
+            asked.function = checksum(function)
+        asked.write(directory)
+        with writing(path):
+            os.rename(directory.path, path)
+            sync_folder(path.parent)
+    except OSError:
+        _check_free(path)
+        raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return RunDirectory(path.resolve())
 
 
 def _check_free(path: Path) -> None:
@@ -173,20 +190,6 @@ def _check_free(path: Path) -> None:
             f"{path} is there already, and is no run: choose another name, or another folder with "
             "--dir"
         )
-
-
-def _in_place(beside: Path, path: Path) -> RunDirectory:
-    """Give a run that is whole its name, unless there is one: of two that make it, one does."""
-    try:
-        with writing(path):
-            os.rename(beside / path.name, path)
-            sync_folder(path.parent)
-    except OSError:
-        _check_free(path)
-        raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return RunDirectory(path.resolve())
 
 
 def _remove_unfinished(parent: Path) -> None:

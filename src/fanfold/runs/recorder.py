@@ -95,9 +95,10 @@ class Recorder:
         }  # fmt: skip
         try:
             self._journal = JournalWriter(directory.journal(lease.element, lease.attempt), header)
-            self._journal.append(
-                {"is": "lost", "first": tasks.start, "count": len(tasks)} for tasks in lost
-            )
+            if lost:
+                self._journal.append(
+                    {"is": "lost", "first": tasks.start, "count": len(tasks)} for tasks in lost
+                )
         except BaseException:
             self._pack.close()
             raise

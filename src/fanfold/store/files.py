@@ -47,6 +47,8 @@ def writing(path: Path) -> Iterator[None]:
                 f"{path} cannot be written: its folder was moved or removed; put it back, and run "
                 "it again"
             ) from error
+        if error.filename is None:
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         raise
 
 
