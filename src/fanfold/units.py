@@ -1,20 +1,31 @@
-"""Durations, byte sizes and index ranges: what people write and what people read."""
+"""Durations, walltimes, byte sizes and index ranges: what people write and what people read."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from itertools import chain
 
 from fanfold.errors import UsageError
 
-__all__ = ["format_duration", "format_size", "parse_duration", "parse_indices"]
+__all__ = [
+    "format_duration",
+    "format_size",
+    "format_walltime",
+    "parse_duration",
+    "parse_indices",
+    "parse_size",
+    "parse_walltime",
+]
 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+"
 _PART = re.compile(rf"({_NUMBER})(us|ms|s|m|h|d)")
 _PARTS = re.compile(rf"(?:(?:{_NUMBER})(?:us|ms|s|m|h|d))+")
 _CLOCK = re.compile(r"(?:([0-9]+):)?([0-9]+):([0-5]?[0-9](?:\.[0-9]*)?)")
+_DAYS = re.compile(r"([0-9]+)-([0-9]+)(?::([0-5]?[0-9]))?(?::([0-5]?[0-9]))?")
+_SIZE = re.compile(rf"({_NUMBER})([kmgtp]?)i?b?")
 _INDICES = re.compile(r"([0-9]+)(?:-([0-9]+)(?::([0-9]+))?)?")
 
 
@@ -77,6 +88,70 @@ def format_size(size: int) -> str:
         if amount < 1023.95:  # what would be shown as 1024.0 is 1.0 of the next unit
             return f"{amount:.1f} {unit}"
     return f"{amount / 1024:.1f} TB"
+
+
+def parse_walltime(text: str) -> int:
+    """The seconds that a walltime such as ``"1h30m"``, ``"1:30:00"`` or ``"2-12"`` means.
+
+    It is read as `parse_duration` reads it, and with Slurm's days before a dash: ``D-HH``,
+    ``D-HH:MM`` and ``D-HH:MM:SS``. Parts of a second count as a second. Raises `UsageError` for
+    anything else, for no time at all, and for a bare number, which the schedulers take
+    differently: PBS for seconds, Slurm for minutes.
+
+    >>> [parse_walltime(text) for text in ("90m", "1h30m", "1:30:00", "2-12", "0-00:00:30")]
+    [5400, 5400, 5400, 216000, 30]
+    """
+    cleaned = "".join(text.split()).lower()
+    if re.fullmatch(_NUMBER, cleaned):
+        raise UsageError(
+            f"{text!r} is {text} seconds to PBS and {text} minutes to Slurm: "
+            f"write {text}s or {text}m"
+        )
+    if days := _DAYS.fullmatch(cleaned):
+        day, hour, minute, second = (int(part or 0) for part in days.groups())
+        seconds = float(day * 86400 + hour * 3600 + minute * 60 + second)
+    else:
+        try:
+            seconds = parse_duration(text)
+        except UsageError as error:
+            raise UsageError(
+                f"{text!r} is not a walltime: write 1h30m, 90m, 1:30:00 or 2-12:00:00"
+            ) from error
+    if seconds == 0:
+        raise UsageError(f"{text!r} is no time at all: write 1h30m, 90m, 1:30:00 or 2-12:00:00")
+    return math.ceil(seconds)
+
+
+def format_walltime(seconds: int) -> str:
+    """A walltime as both schedulers read it: ``HH:MM:SS``, with as many hours as there are.
+
+    >>> format_walltime(5400), format_walltime(360_001)
+    ('01:30:00', '100:00:01')
+    """
+    minutes, second = divmod(seconds, 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{second:02}"
+
+
+def parse_size(text: str) -> int:
+    """The bytes that a size such as ``"4GB"``, ``"4gb"``, ``"4096mb"`` or ``"1.5G"`` means.
+
+    Units are powers of 1024, as in `format_size`; case and spaces do not matter. Raises
+    `UsageError` for anything else, for nothing at all, and for a bare number, which the schedulers
+    take differently: PBS for bytes, Slurm for megabytes.
+
+    >>> [parse_size(text) for text in ("4GB", "4096mb", "1.5 G", "512b")]
+    [4294967296, 4294967296, 1610612736, 512]
+    """
+    cleaned = "".join(text.split()).lower()
+    if re.fullmatch(_NUMBER, cleaned):
+        raise UsageError(
+            f"{text!r} is {text} bytes to PBS and {text} megabytes to Slurm: "
+            f"write {text}MB or {text}GB"
+        )
+    match = _SIZE.fullmatch(cleaned)
+    if match is None or float(match[1]) == 0:
+        raise UsageError(f"{text!r} is not a size: write 4GB, 4096MB or 1.5GB")
+    return math.ceil(float(match[1]) * 1024 ** " kmgtp".index(match[2] or " "))
 
 
 def parse_indices(text: str) -> Sequence[int]:

@@ -287,10 +287,7 @@ class Pool:
             self._lose(worker)
 
     def _lose(self, worker: WorkerHandle) -> None:
-        """Dead, or it closed our channel: either way it is of no more use.
-
-        The launcher tells how it ended, and `_bury` does the rest.
-        """
+        """Dead, or it closed our channel: of no more use. `_bury` follows when its end is told."""
         self._loop.forget(worker.channel)
         worker.silent = True
         self._kill(worker)
@@ -399,8 +396,7 @@ class Pool:
         if not worker.ready and not self._shutting_down:
             # A stranger's signal says little of the initializer: it counts a fifth.
             self._start_failures += 0.2 if code in (-signal.SIGKILL, -signal.SIGTERM) else 1
-        by_kernel = self._starter.out_of_memory(code) if worker.verdict is None else None
-        ending = Ending(code, peak, by_kernel)
+        ending = Ending(code, peak, self._starter.out_of_memory(worker, code))
         for shipment in reversed(list(worker.outstanding.values())):
             self._settle(worker, shipment, ending)
         worker.outstanding.clear()

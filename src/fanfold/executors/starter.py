@@ -142,9 +142,9 @@ class Starter:
         """Exit code and peak memory of a worker that has ended; None: the launcher will tell."""
         return None
 
-    def out_of_memory(self, exitcode: int | None) -> bool | None:
-        """Has the kernel ended a worker, that ended so, for want of memory? None: not known."""
-        if exitcode is None or self._kernel_kills is None:
+    def out_of_memory(self, handle: WorkerHandle, exitcode: int | None) -> bool | None:
+        """Has the kernel ended a worker for want of memory? None: not known, or we ended it."""
+        if exitcode is None or handle.verdict is not None or self._kernel_kills is None:
             return None
         return exitcode == -signal.SIGKILL and self._kernel_kills.explain_one()
 
