@@ -17,7 +17,7 @@ from contextlib import suppress
 from time import perf_counter
 from typing import TextIO
 
-from fanfold.executors.evidence import LOG_FORMAT, Log, Recorder
+from fanfold.executors.evidence import LOG_FORMAT, Log, Tracker
 from fanfold.executors.mark import Mark
 from fanfold.executors.memory import ProcessMeter
 from fanfold.executors.standard import fill_standard_descriptors, flush
@@ -46,9 +46,9 @@ class Witness:
             self._capture = _Capture(prefix, worker, mark, inherited)
         self._meter = ProcessMeter()
 
-    def recorder(self, first: int) -> Recorder:
-        """The recorder of a runner whose first task has the index ``first``."""
-        return Recorder(first, self._meter, self._capture)
+    def tracker(self, first: int) -> Tracker:
+        """The tracker of a runner whose first task has the index ``first``."""
+        return Tracker(first, self._meter, self._capture)
 
     def enter(self) -> None:
         """From now on, output goes to the log."""

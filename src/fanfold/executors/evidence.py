@@ -1,6 +1,6 @@
 """What is known of tasks beside their results: when they ran, what they used, what they printed.
 
-A `Recorder` goes with a `Runner` and makes a piece of `Evidence` of what has run since the last
+A `Tracker` goes with a `Runner` and makes a piece of `Evidence` of what has run since the last
 one: a task, or a slice of tiny ones. A `Log` is where a worker's output goes meanwhile: see
 `fanfold.executors.capture` for processes, and `fanfold.executors.streams` for threads.
 """
@@ -16,7 +16,7 @@ from typing import Protocol
 from fanfold.executors.mark import Started
 from fanfold.tasks import Evidence, LogRange, log_paths
 
-__all__ = ["LOG_FORMAT", "Log", "Meter", "Recorder", "thread_meter", "unfinished"]
+__all__ = ["LOG_FORMAT", "Log", "Meter", "Tracker", "thread_meter", "unfinished"]
 
 #: How log records look where the user has not configured logging.
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -97,7 +97,7 @@ def _open(path: str) -> int:
     return descriptor
 
 
-class Recorder:
+class Tracker:
     """Records the tasks of a runner, from task ``first`` on.
 
     A task has a piece of its own, unless it is tiny and prints nothing: such ones are told

@@ -10,7 +10,7 @@ from typing import Any
 
 from fanfold.errors import UsageError
 from fanfold.executors.base import Executor, Stream, report_of, worker_count
-from fanfold.executors.evidence import Recorder, thread_meter
+from fanfold.executors.evidence import Tracker, thread_meter
 from fanfold.executors.runner import Runner
 from fanfold.tasks import Call, Chunk, Report
 
@@ -97,7 +97,7 @@ def run_chunk(call: Call, chunk: Chunk) -> Report:
         chunk.items,
         attempt=chunk.attempt,
         worker=worker,
-        recorder=None if call.evidence is None else Recorder(chunk.first, thread_meter),
+        tracker=None if call.evidence is None else Tracker(chunk.first, thread_meter),
     )
     runner.run()
     return report_of(call, chunk.first, chunk.attempt, runner.take_all(), worker=worker)

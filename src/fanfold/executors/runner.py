@@ -23,7 +23,7 @@ from fanfold.seeds import task_stream
 from fanfold.tasks import Call, Evidence
 
 if TYPE_CHECKING:
-    from fanfold.executors.evidence import Recorder
+    from fanfold.executors.evidence import Tracker
 
 __all__ = ["Mark", "Results", "Runner", "fold_results", "noted"]
 
@@ -60,7 +60,7 @@ class Runner:
     """The tasks ``start`` ... ``stop - 1`` of a chunk, being run.
 
     ``worker`` is named in the note that a failing task's exception gets. ``escapes`` are exceptions
-    that are not the task's: Ctrl-C, where tasks run in the caller's own thread. ``recorder`` takes
+    that are not the task's: Ctrl-C, where tasks run in the caller's own thread. ``tracker`` takes
     evidence; once tasks print, they are run one by one, so that it is known which of them did.
     """
 
@@ -76,7 +76,7 @@ class Runner:
         worker: str = "",
         mark: Mark = _no_mark,
         escapes: tuple[type[BaseException], ...] = (),
-        recorder: Recorder | None = None,
+        tracker: Tracker | None = None,
     ) -> None:
         self.call = call
         self.first = first
@@ -88,7 +88,7 @@ class Runner:
         self._worker = worker
         self._mark = mark
         self._escapes = escapes
-        self._recorder = recorder
+        self._tracker = tracker
         self._lock = threading.Lock()
         self._values: list[Any] = []
         self._failed: list[int] = []
@@ -114,8 +114,8 @@ class Runner:
         No task is begun when ``seconds`` have passed; another `run` goes on from there.
         """
         entropy = self.call.entropy
-        if self._recorder is not None:
-            self._recorder.begin()
+        if self._tracker is not None:
+            self._tracker.begin()
         self._until = perf_counter() + seconds
         if entropy is None:
             self._run()
@@ -133,13 +133,13 @@ class Runner:
 
     def _apart(self) -> bool:
         """Must tasks be run one by one, however tiny they are?"""
-        printed = self._recorder is not None and self._recorder.printed
+        printed = self._tracker is not None and self._tracker.printed
         return printed or self.call.timeout is not None
 
     def _one_by_one(self, end: int) -> float:
         """Run tasks up to ``end``; returns the mean seconds of the last few."""
         invoke = _invoker(self.call)
-        values, times, mark, recorder = self._values, self._times, self._mark, self._recorder
+        values, times, mark, tracker = self._values, self._times, self._mark, self._tracker
         while True:
             with self._lock:
                 offset = self.start + len(values)
@@ -154,16 +154,16 @@ class Runner:
                 value = self._failure(error, offset)
             times.append(perf_counter() - began)
             self.began = 0.0
-            if recorder is None:
+            if tracker is None:
                 values.append(value)
             else:
                 with self._lock:
                     values.append(value)
-                    recorder.end(self.first + offset + 1)
+                    tracker.end(self.first + offset + 1)
 
     def _in_slices(self, pace: float) -> float:
         """Run slices by `map` in C while tasks stay tiny; returns the last mean seconds a task."""
-        values, recorder = self._values, self._recorder
+        values, tracker = self._values, self._tracker
         while pace < 4 * _TINY and perf_counter() < self._until and not self._apart():
             size = max(_SAMPLE, int(_SLICE / max(pace, 1e-8)))
             with self._lock:
@@ -176,9 +176,9 @@ class Runner:
             self._run_slice(end)
             elapsed = perf_counter() - began
             self.began = 0.0
-            if recorder is not None:
+            if tracker is not None:
                 with self._lock:
-                    recorder.end_slice(self.first + end)
+                    tracker.end_slice(self.first + end)
             self._slice_time += elapsed
             pace = elapsed / (end - offset)
         return pace
@@ -202,7 +202,7 @@ class Runner:
     def unfinished(self) -> Evidence | None:
         """The evidence so far of the task that runs now, where it is taken; for another thread."""
         index = self.first + self.offset
-        return None if self._recorder is None else self._recorder.unfinished(index)
+        return None if self._tracker is None else self._tracker.unfinished(index)
 
     def cut(self) -> int:
         """Let no further task begin; returns the offset from which tasks will not be run."""
@@ -222,9 +222,9 @@ class Runner:
             failed = tuple(i for i in self._failed if offset <= i < self.start + end)
             self._taken = end
             seconds = self._take_seconds(begin, end)
-            if self._recorder is None:
+            if self._tracker is None:
                 return Results(offset, values, failed, seconds)
-            evidence = self._recorder.take(self.first + self.start + end)
+            evidence = self._tracker.take(self.first + self.start + end)
             return Results(offset, values, failed, seconds, evidence)
 
     def take_all(self) -> Results:

@@ -109,7 +109,7 @@ class _SerialStream(Stream):
             attempt=chunk.attempt,
             worker="serial",
             escapes=(KeyboardInterrupt,),
-            recorder=None if witness is None else witness.recorder(chunk.first),
+            tracker=None if witness is None else witness.tracker(chunk.first),
         )
         self._runners.append(runner)
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-from fanfold.executors.evidence import LOG_FORMAT, Log, Recorder, thread_meter
+from fanfold.executors.evidence import LOG_FORMAT, Log, Tracker, thread_meter
 from fanfold.executors.standard import flush
 
 __all__ = ["ThreadWitness", "ThreadWitnesses", "routed"]
@@ -34,9 +34,9 @@ class ThreadWitness:
         with suppress(OSError):
             self._log = _ThreadLog(prefix, worker)
 
-    def recorder(self, first: int) -> Recorder:
-        """The recorder of a runner whose first task has the index ``first``."""
-        return Recorder(first, thread_meter, self._log)
+    def tracker(self, first: int) -> Tracker:
+        """The tracker of a runner whose first task has the index ``first``."""
+        return Tracker(first, thread_meter, self._log)
 
     def __enter__(self) -> None:
         self._outer, _here.log = _here.log, self._log

@@ -31,7 +31,7 @@ from fanfold.resources import cores
 from fanfold.tasks import Call, Chunk, Report
 
 if TYPE_CHECKING:
-    from fanfold.executors.evidence import Recorder
+    from fanfold.executors.evidence import Tracker
     from fanfold.executors.streams import ThreadWitnesses
 
 __all__ = ["ThreadExecutor"]
@@ -413,9 +413,9 @@ class _ChunkWork:
             self._run(worker, None)
             return
         with witnesses.of(worker.thread.name) as witness:
-            self._run(worker, witness.recorder(self._chunk.first + self._range[0]))
+            self._run(worker, witness.tracker(self._chunk.first + self._range[0]))
 
-    def _run(self, worker: _Worker, recorder: Recorder | None) -> None:
+    def _run(self, worker: _Worker, tracker: Tracker | None) -> None:
         start, stop = self._range
         runner = Runner(
             self._stream.call,
@@ -425,7 +425,7 @@ class _ChunkWork:
             start=start,
             stop=stop,
             worker=worker.thread.name,
-            recorder=recorder,
+            tracker=tracker,
         )
         if self._stream.begin(runner, worker):
             runner.run()

@@ -212,7 +212,7 @@ class _Worker:
             stop=stop,
             worker=self._name,
             mark=mark.running,
-            recorder=None if witness is None else witness.recorder(first + start),
+            tracker=None if witness is None else witness.tracker(first + start),
         )
         self._runner = (identity, runner)
         runner.run()
