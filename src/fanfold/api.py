@@ -17,7 +17,16 @@ from fanfold.progress import listener as progress_listener
 from fanfold.seeds import new_entropy
 from fanfold.tasks import Call, Report, Style
 
-__all__ = ["executor", "imap", "imap_unordered", "map", "map_reduce", "reports", "starmap"]
+__all__ = [
+    "check_options",
+    "executor",
+    "imap",
+    "imap_unordered",
+    "map",
+    "map_reduce",
+    "reports",
+    "starmap",
+]
 
 T = TypeVar("T")
 Errors = Literal["raise", "return"]
@@ -270,7 +279,7 @@ class _Map:
         progress: bool | None,
         reduce: Callable[[Any, Any], Any] | None = None,
     ) -> None:
-        _check_options(chunk, retries, timeout, errors, seed)
+        check_options(chunk, retries, timeout, errors, seed)
         self._inputs = _iterable(inputs)
         self._on = _default_place(on, inputs, workers)
         self._workers = workers if workers is None else worker_count(workers, 1)
@@ -368,9 +377,10 @@ def _check_callable(func: object) -> None:
         _refuse(f"the first argument must be callable: the function to run, not {func!r}")
 
 
-def _check_options(
+def check_options(
     chunk: object, retries: object, timeout: object, errors: object, seed: object
 ) -> None:
+    """Raises `UsageError` for options of a map that make no sense."""
     if chunk is not None and (not _is_whole(chunk) or chunk < 1):  # type: ignore[operator]
         _refuse(f"chunk must be a whole number from 1, or None, not {chunk!r}")
     if not _is_whole(retries) or retries < 0:  # type: ignore[operator]

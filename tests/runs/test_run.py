@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -130,6 +131,26 @@ def test_unfinished_results(calls):
         run.results()
     kinds = [type(result) for result in run.results(errors="return")]
     assert kinds == [ValueError, ff.TaskMissing, ff.TaskMissing]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"on": "moon"}, "on='moon' is no place"),
+        ({"on": 7}, 'takes a name such as "local"'),
+        ({"workers": 0}, "workers must be greater than 0"),
+        ({"retries": -1}, "retries must be a whole number from 0"),
+        ({"timeout": -2.0}, "timeout must be a number of seconds above 0"),
+        ({"files": "sha"}, "use stat, hash or ignore"),
+        ({"seed": 1.5}, "seed must be a whole number"),
+        ({"resume": "yes"}, "resume must be 'ask', 'anyway' or 'fresh'"),
+    ],
+)
+def test_wrong_options(here, options, said):
+    """An option that makes no sense is refused in words, and nothing has been made."""
+    with pytest.raises(ff.UsageError, match=re.escape(said)):
+        ff.run(abs, [1], **options)
+    assert list(here.glob("fanfold-runs/*")) == []
 
 
 # Going on -----------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ def _existing(request: Request) -> Path | None:
 
 
 def _create(request: Request) -> Work:
-    stem = safe_name(request.stem or target_of(request.function))
+    stem = safe_name(request.stem or _stem(target_of(request.function)))
     name = request.name or next_name(request.parent, stem)
     path = request.parent / safe_name(name)
     _check_free(path)
@@ -179,6 +179,15 @@ def _write(request: Request, path: Path, asked: Asked, generation: Generation) -
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return RunDirectory(path.resolve())
+
+
+def _stem(target: str) -> str:
+    """What a run of a function is called.
+
+    >>> _stem("fits.main.<locals>.<lambda>")
+    'fits.main.lambda'
+    """
+    return target.replace("<locals>.", "").replace("<lambda>", "lambda")
 
 
 def _check_free(path: Path) -> None:

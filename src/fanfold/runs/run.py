@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from fanfold.api import check_options
 from fanfold.dispatch import Listener
 from fanfold.errors import LoadFailed, RunCancelled, RunUnfinished, TaskMissing, UsageError
+from fanfold.executors import registry
 from fanfold.executors.base import worker_count
 from fanfold.runs.asked import Asked
 from fanfold.runs.driver import Driver, Work
@@ -82,9 +84,12 @@ def run(
     >>> ff.Run.open("signs").status().state
     'done'
     """
+    check_options(chunk, retries, timeout, errors, seed)
+    if resume not in get_args(Resume):
+        raise UsageError(f"resume must be 'ask', 'anyway' or 'fresh', not {resume!r}")
     items = _listed(inputs)
     options = {
-        "on": "processes" if on in ("auto", "local") else on,
+        "on": _place(on),
         "workers": None if workers is None else worker_count(workers, 1),
         "chunk": chunk,
         "retries": retries,
@@ -382,6 +387,18 @@ def _may_be_a_run(path: Path) -> bool:
         return True  # to open it tells
     except OSError:  # too long for a path, for example
         return False
+
+
+def _place(on: object) -> str:
+    if on in ("auto", "local"):
+        return "processes"
+    if not isinstance(on, str):
+        raise UsageError(
+            f"a run goes on when its executor is gone, so on= takes a name such as "
+            f'"local", not {on!r}'
+        )
+    registry.check(on)
+    return on
 
 
 def _listed(inputs: Iterable[Any]) -> Sequence[Any]:
