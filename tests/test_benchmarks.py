@@ -22,6 +22,7 @@ from benchmarks.cases import CASES  # noqa: E402
 from benchmarks.cases.base import Case, Entrant, WrongAnswerError, check  # noqa: E402
 from benchmarks.cases.makespan import greedy, lengths, lower_bound  # noqa: E402
 from benchmarks.contenders import CONTENDERS  # noqa: E402
+from benchmarks.keepers import KEEPERS  # noqa: E402
 from benchmarks.summary import verdicts  # noqa: E402
 
 PLAN = run.Plan(repeats=2, size="tiny", workers=2, limit=120, seed=0)
@@ -40,7 +41,7 @@ def installed(contender: str) -> str:
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 def test_every_case_runs_with_fanfold(case: Case) -> None:
     """A case, in its tiny size, gets right results from fanfold and a number for each metric."""
-    assert set(sample_of(case, "fanfold")) == {metric.name for metric in case.metrics}
+    assert set(sample_of(case, case.subject)) == {metric.name for metric in case.metrics}
 
 
 @pytest.mark.parametrize("contender", CONTENDERS)
@@ -48,6 +49,7 @@ def test_every_contender_gives_the_right_answers(contender: str) -> None:
     """Every contender that is installed answers each case that it takes part in by its verbs."""
     name = installed(contender)
     usual = {"threads": ["large-results"], "bare processes": ["scaling"]}
+    usual |= {keeper.name: ["runs"] for keeper in KEEPERS} | {"fanfold map": ["run-overhead"]}
     for case in usual.get(name, ["round-trip"]):
         assert all(number >= 0 for number in sample_of(CASES[case], name).values())
 
