@@ -1,4 +1,4 @@
-"""`cores()`: the number a process may really use, and the reasons for it."""
+"""What a job asks for; and `cores()`: the number a process may really use, and why."""
 
 import os
 import pickle
@@ -7,10 +7,12 @@ import sys
 
 import pytest
 
+from fanfold.errors import UsageError
 from fanfold.resources import (
     THREAD_VARIABLES,
     Cores,
     Reason,
+    Resources,
     blas_threads,
     core_limits,
     cores,
@@ -235,3 +237,64 @@ def test_a_smaller_setting_of_the_user_is_kept(own, threads, result):
 def test_every_library_is_held():
     """All the libraries' variables are set."""
     assert thread_environment(3, {}) == dict.fromkeys(THREAD_VARIABLES, "3")
+
+
+# What a job asks for ------------------------------------------------------------------------------
+
+
+def test_resources_are_read_in_any_spelling():
+    """PBS's, Slurm's and Python's spellings of the same thing are equal."""
+    spellings = [
+        Resources(cores=4, memory="4GB", walltime="1h30m", mail_events="begin,end"),
+        Resources(cores="4", memory="4096mb", walltime="1:30:00", mail_events="begin end"),
+        Resources(cores=4, memory=4 << 30, walltime=5400, mail_events=["begin", "end"]),
+    ]
+    assert len(set(spellings)) == 1
+
+
+def test_resources_can_be_sent():
+    """A pickle gives them back."""
+    asked = Resources(2, 8, "1.5gb", gpus=1, walltime="2-12", extra=["--qos=long"])
+    assert pickle.loads(pickle.dumps(asked)) == asked
+
+
+def test_every_wrong_field_is_named_at_once():
+    """S20: each with the wrong value and a right one."""
+    with pytest.raises(UsageError) as raised:
+        Resources(nodes=0, cores="many", memory="4", walltime="90", queue="a b; rm", gpus=-1)
+    assert str(raised.value).splitlines() == [
+        "nodes: 0 is not a whole number: write 1 or more",
+        "cores: 'many' is not a whole number: write 1 or more",
+        "memory: '4' is 4 bytes to PBS and 4 megabytes to Slurm: write 4MB or 4GB",
+        "gpus: -1 is not a whole number: write 0 or more",
+        "walltime: '90' is 90 seconds to PBS and 90 minutes to Slurm: write 90s or 90m",
+        "queue: 'a b; rm' is not one word: write it like 'long'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("nodes", True, "write 1 or more"),
+        ("cores", 1.5, "write 1 or more"),
+        ("memory", float("nan"), "write '4GB'"),
+        ("memory", [], "write '4GB'"),
+        ("walltime", -1, "write '1h30m'"),
+        ("walltime", float("inf"), "write '1h30m'"),
+        ("queue", "", "write it like 'long'"),
+        ("queue", 3, "write it like 'long'"),
+        ("account", "-x", "begins with a dash"),
+        ("mail", "me@example.org\n#PBS", "write it like 'me@example.org'"),
+        ("constraint", "$(x)", "write it like 'haswell'"),
+        ("mail_events", "started", "write some of begin, end and abort"),
+        ("mail_events", 3, "write some of begin, end and abort"),
+        ("extra", "qos", "write options such as"),
+        ("extra", ["-l a\n-l b"], "write options such as"),
+        ("extra", 3, "no list of directives"),
+    ],
+)
+def test_what_no_job_can_ask_for(field, value, sentence):
+    """S20, S21: a value that no scheduler could mean, or that would be more than one directive."""
+    with pytest.raises(UsageError, match=sentence) as raised:
+        Resources(**{field: value})
+    assert str(raised.value).startswith(f"{field}: ")

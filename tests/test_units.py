@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanfold.errors import UsageError
-from fanfold.units import format_duration, format_size, parse_duration, parse_indices
+from fanfold.units import (
+    format_duration,
+    format_size,
+    format_walltime,
+    parse_duration,
+    parse_indices,
+    parse_size,
+    parse_walltime,
+)
 
 
 @pytest.mark.parametrize(
@@ -108,3 +116,80 @@ def test_what_is_no_range(text, sentence):
     """A range that cannot be meant is refused, with the right spelling."""
     with pytest.raises(UsageError, match=sentence):
         parse_indices(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90m", 5400),
+        ("1h30m", 5400),
+        ("1:30:00", 5400),
+        ("1:30", 90),
+        ("100:00:00", 360_000),
+        ("2-12", 216_000),
+        ("2-12:30", 217_800),
+        ("0-00:00:30", 30),
+        ("2d", 172_800),
+        ("1.5s", 2),
+    ],
+)
+def test_walltime_spellings(text, seconds):
+    """Durations, clock times, and Slurm's days before a dash; parts of a second count as one."""
+    assert parse_walltime(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("90", "is 90 seconds to PBS and 90 minutes to Slurm: write 90s or 90m"),
+        ("0s", "no time at all"),
+        ("", "is not a walltime: write 1h30m"),
+        ("-1", "is not a walltime"),
+        ("UNLIMITED", "is not a walltime"),
+        ("1-2-3", "is not a walltime"),
+    ],
+)
+def test_what_is_no_walltime(text, sentence):
+    """What the schedulers take differently, or not at all, is refused with right spellings."""
+    with pytest.raises(UsageError, match=sentence):
+        parse_walltime(text)
+
+
+@given(st.integers(1, 10**8))
+def test_a_written_walltime_reads_back(seconds):
+    """Whole seconds survive, however many hours there are."""
+    assert parse_walltime(format_walltime(seconds)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("4GB", 4 << 30),
+        ("4gb", 4 << 30),
+        ("4 G", 4 << 30),
+        ("4096mb", 4 << 30),
+        ("4GiB", 4 << 30),
+        ("1.5g", 3 << 29),
+        ("512b", 512),
+        ("2TB", 2 << 40),
+    ],
+)
+def test_size_spellings(text, size):
+    """Powers of 1024, in either case, with blanks or without."""
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("4", "is 4 bytes to PBS and 4 megabytes to Slurm: write 4MB or 4GB"),
+        ("0GB", "is not a size: write 4GB"),
+        ("", "is not a size"),
+        ("-4GB", "is not a size"),
+        ("4 lots", "is not a size"),
+    ],
+)
+def test_what_is_no_size(text, sentence):
+    """What the schedulers take differently, or not at all, is refused with right spellings."""
+    with pytest.raises(UsageError, match=sentence):
+        parse_size(text)

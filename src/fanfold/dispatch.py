@@ -70,7 +70,6 @@ class Dispatch:
 
     def reports(self) -> Iterator[Report]:
         """The reports: each task is in exactly one of them, after its last attempt."""
-        self._tell(MapStarted(self._total, self._executor.workers, self._executor.name))
         interrupted = True
         try:
             with self._executor.open(self._call) as stream:
@@ -102,6 +101,8 @@ class Dispatch:
 
     def _drive(self, stream: Stream, source: Source) -> Iterator[Report]:
         self._send(stream, source)
+        # Told now, when workers and threads are there: from here on the map goes its way.
+        self._tell(MapStarted(self._total, self._executor.workers, self._executor.name))
         while self._travelling or not source.ended:
             try:
                 report = stream.receive(_QUIET if self._listeners else None)

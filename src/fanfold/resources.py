@@ -1,13 +1,25 @@
-"""How many cores this process may really use, and why."""
+"""What a job asks for, and how many cores this process may really use, and why."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
-__all__ = ["Cores", "Reason", "blas_threads", "core_limits", "cores", "thread_environment"]
+from fanfold.errors import UsageError
+from fanfold.units import parse_size, parse_walltime
+
+__all__ = [
+    "Cores",
+    "Reason",
+    "Resources",
+    "blas_threads",
+    "core_limits",
+    "cores",
+    "thread_environment",
+]
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -19,6 +31,140 @@ THREAD_VARIABLES = (
 )
 
 _CPUS_PER_NODE = re.compile(r"([0-9]+)(?:\(x([0-9]+)\))?")
+
+
+class _Asked(NamedTuple):
+    nodes: int
+    cores: int
+    memory: int | None
+    gpus: int
+    walltime: int | None
+    queue: str | None
+    account: str | None
+    mail: str | None
+    mail_events: tuple[str, ...]
+    constraint: str | None
+    extra: tuple[str, ...]
+
+
+class Resources(_Asked):
+    """What a job on Slurm or PBS asks for, in the spelling of the one who asks.
+
+    ``nodes`` nodes, and on each of them ``cores``, ``memory`` (``"4GB"``, ``"4096mb"``, or a number
+    of bytes) and ``gpus``, for a ``walltime`` (``"1h30m"``, ``"1:30:00"``, ``"2-12"``, or a number
+    of seconds). ``queue`` is Slurm's partition, ``account`` the project of PBS. ``mail`` goes to
+    that address on the ``mail_events`` ``"begin"``, ``"end"`` and ``"abort"``. ``constraint`` names
+    a property of nodes; ``extra`` are directives as they are, without their prefix.
+
+    Raises `UsageError`, which names every field that is wrong and a right value for it.
+
+    >>> asked = Resources(cores=4, memory="8GB", walltime="1h", mail="me@example.org")
+    >>> asked.memory, asked.walltime, asked.mail_events
+    (8589934592, 3600, ('end', 'abort'))
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        nodes: int | str = 1,
+        cores: int | str = 1,
+        memory: int | str | None = None,
+        gpus: int | str = 0,
+        walltime: float | str | None = None,
+        queue: str | None = None,
+        account: str | None = None,
+        mail: str | None = None,
+        mail_events: str | Iterable[str] = ("end", "abort"),
+        constraint: str | None = None,
+        extra: Iterable[str] = (),
+    ) -> Resources:
+        given = {name: value for name, value in locals().items() if name in cls._fields}
+        read: dict[str, Any] = {}
+        wrong = []
+        for name, value in given.items():
+            try:
+                read[name] = _FIELDS[name](value)
+            except UsageError as error:
+                wrong.append(f"{name}: {error}")
+        if wrong:
+            raise UsageError("\n".join(wrong))
+        return super().__new__(cls, **read)
+
+
+def _whole_number(least: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        text = str(value).strip()
+        if isinstance(value, bool) or not re.fullmatch("[0-9]{1,9}", text) or int(text) < least:
+            raise UsageError(f"{value!r} is not a whole number: write {least} or more")
+        return int(text)
+
+    return read
+
+
+def _amount(read: Callable[[str], int], example: str) -> Callable[[Any], int | None]:
+    """Reads a size or a walltime: text with a unit, or a number of bytes or seconds."""
+
+    def read_amount(value: Any) -> int | None:
+        if value is None or isinstance(value, str):
+            return None if value is None else read(value)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise UsageError(f"{value!r} is no amount: write {example}")
+        if not 0 < value < math.inf:
+            raise UsageError(f"{value!r} is no amount: write {example}")
+        return math.ceil(value)
+
+    return read_amount
+
+
+def _word(example: str) -> Callable[[Any], str | None]:
+    """Reads a name that goes into a directive: one word, that no scheduler takes for an option."""
+
+    def read(value: Any) -> str | None:
+        if value is None:
+            return None
+        if not isinstance(value, str) or not re.fullmatch(r"[\w@.:+/,=&|()*-]+", value):
+            raise UsageError(f"{value!r} is not one word: write it like {example}")
+        if value.startswith("-"):
+            raise UsageError(f"{value!r} begins with a dash: write it like {example}")
+        return value
+
+    return read
+
+
+def _events(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (str, list, tuple)):
+        raise UsageError(f"{value!r} is no event: write some of begin, end and abort")
+    words = value.replace(",", " ").split() if isinstance(value, str) else value
+    strange = [word for word in words if word not in ("begin", "end", "abort")]
+    if strange:
+        raise UsageError(f"{strange[0]!r} is no event: write some of begin, end and abort")
+    return tuple(dict.fromkeys(words))
+
+
+def _lines(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (str, list, tuple)):
+        raise UsageError(f"{value!r} is no list of directives: write ['--qos=long']")
+    lines = (value,) if isinstance(value, str) else tuple(value)
+    for line in lines:
+        if not isinstance(line, str) or not line.isprintable() or not line.startswith("-"):
+            raise UsageError(f"{line!r} is no directive: write options such as '--qos=long'")
+    return lines
+
+
+_FIELDS: dict[str, Callable[[Any], Any]] = {
+    "nodes": _whole_number(1),
+    "cores": _whole_number(1),
+    "memory": _amount(parse_size, "'4GB'"),
+    "gpus": _whole_number(0),
+    "walltime": _amount(parse_walltime, "'1h30m'"),
+    "queue": _word("'long'"),
+    "account": _word("'physics'"),
+    "mail": _word("'me@example.org'"),
+    "mail_events": _events,
+    "constraint": _word("'haswell'"),
+    "extra": _lines,
+}
 
 
 class Reason(NamedTuple):

@@ -151,7 +151,7 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(cleaned)
     if match is None or float(match[1]) == 0:
         raise UsageError(f"{text!r} is not a size: write 4GB, 4096MB or 1.5GB")
-    return math.ceil(float(match[1]) * 1024 ** " kmgtp".index(match[2] or " "))
+    return math.ceil(float(match[1]) * (1 << 10 * " kmgtp".index(match[2] or " ")))
 
 
 def parse_indices(text: str) -> Sequence[int]:

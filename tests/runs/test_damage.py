@@ -216,6 +216,29 @@ def exchange(one: Path, other: Path) -> None:
     spare.rename(other)
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("run.json", r'"entropy": \d', '"entropy": 9'),
+        ("run.json", r'"target": "', '"target": "x'),
+        ("inputs-2.json", r"\[\[(\d+),", "[[7,"),
+        ("inputs-2.json", r'"total": 12', '"total": 11'),
+    ],
+)
+def test_text_that_reads_well_and_is_wrong(three: Path, name: str, old: str, new: str) -> None:
+    """R06: text that says what was asked is believed only when it is as it was written: another
+    seed, or other inputs, would give other results."""
+    text = path(name).read_text()
+    changed = re.sub(old, new, text, count=1)
+    if changed == text:
+        changed = re.sub(old, new.replace("9", "8").replace("7", "6"), text, count=1)
+    assert changed != text
+    path(name).write_text(changed)
+    for action in (drive, look, results):
+        with pytest.raises(RunDamaged, match=f"{re.escape(name)} is damaged"):
+            action()
+
+
 # What is done about it ----------------------------------------------------------------------------
 
 
@@ -356,6 +379,15 @@ def test_results_that_cannot_be_loaded_here(kept: Path, tmp_path: Path) -> None:
     assert values[1].index == 1
     with pytest.raises(ff.LoadFailed, match="gone_soon"):
         ff.Run.open("g").results()
+
+
+@pytest.mark.parametrize("name", ["run.json", "inputs-2.json", "inputs-2.pack"])
+def test_begin_afresh(three: Path, name: str) -> None:
+    """R06: where a run cannot be recovered, "fresh" keeps it aside as it is, and begins anew."""
+    path(name).write_bytes(path(name).read_bytes()[:9])
+    run = ff.run(square, list(range(12)), name="r", on="serial", resume="fresh").wait()
+    assert run.results() == RESULTS
+    assert three.with_name("r.before-1").is_dir()
 
 
 # Power loss ---------------------------------------------------------------------------------------

@@ -374,6 +374,14 @@ def test_ctrl_c_while_waiting(script):
     assert ff.Run.open("shared").status().why == "interrupted"
 
 
+@PLACES
+def test_a_program_that_does_not_wait(here, on):
+    """A program that begins a run and ends without waiting ends when the run does."""
+    program = f"import fanfold as ff; ff.run(abs, range(100), name='r', on={on!r}, chunk=1)"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    assert ff.Run.open("r").results() == list(range(100))
+
+
 def test_wait_has_a_limit(script):
     """`wait(timeout)` raises TimeoutError, here and for a run that another process drives."""
     gate = threading.Event()

@@ -14,6 +14,8 @@ import pytest
 
 from fanfold.store.directory import RunDirectory
 
+_LIMITED = pytest.StashKey[bool]()
+
 
 @pytest.fixture
 def directory(tmp_path: Path) -> RunDirectory:
@@ -26,17 +28,23 @@ def full(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A folder in which a file has 64 KiB: because of a limit, and of a disk that is small."""
     folder = tmp_path / "full"
     folder.mkdir()
-    within = file_size_limit() if request.param == "limit" else tiny_disk(folder)
-    with within:
+    if request.param == "limit":
+        request.node.stash[_LIMITED] = True
+        yield folder
+        return
+    with tiny_disk(folder):
         yield folder
 
 
-@contextmanager
-def file_size_limit() -> Iterator[None]:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """The limit is there during the test only: it is that of the whole process, and pytest tells
+    how the test ended in a file that may be longer."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, hard))
+    if item.stash.get(_LIMITED, False):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, hard))
     try:
-        yield
+        return (yield)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 

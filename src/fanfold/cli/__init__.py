@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 
 import click
@@ -11,7 +13,9 @@ from fanfold.cli.cores import cores_command
 from fanfold.cli.demo import demo_command
 from fanfold.cli.run import run_command
 from fanfold.cli.runs import COMMANDS
+from fanfold.cli.scripts import translate_command
 from fanfold.errors import FanfoldError, RunChanged, UsageError
+from fanfold.executors.standard import fill_standard_descriptors
 
 __all__ = ["main"]
 
@@ -26,12 +30,13 @@ def fanfold(context: click.Context) -> int:
     return 2
 
 
-for command in (run_command, *COMMANDS, cores_command, demo_command):
+for command in (run_command, *COMMANDS, translate_command, cores_command, demo_command):
     fanfold.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, by default the one of this process; returns the exit status."""
+    _fill_standard_streams()
     try:
         return int(fanfold.main(arguments, prog_name="fanfold", standalone_mode=False) or 0)
     except click.NoSuchOption as error:
@@ -44,6 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _end(1, error)
     except (click.Abort, KeyboardInterrupt):
         return _end(130, "interrupted")
+
+
+def _fill_standard_streams() -> None:
+    """Lead those that are closed to the null device: what is told is told in vain, and no more."""
+    fill_standard_descriptors()
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _end(status: int, message: object) -> int:

@@ -11,6 +11,7 @@ from fanfold.api import executor, reports
 from fanfold.dispatch import Event, Listener
 from fanfold.errors import RunCancelled
 from fanfold.executors.base import Executor
+from fanfold.executors.standard import fill_standard_descriptors
 from fanfold.runs.asked import Asked
 from fanfold.runs.frames import forget_damaged
 from fanfold.runs.inputs import Generation, check_generation
@@ -60,6 +61,7 @@ class Driver:
         self._progress = progress
         self._listeners = listeners
         self._stopped: BaseException | None = None
+        fill_standard_descriptors()  # what is printed there must not go into a file of the run
         self._lease = work.lease or Lease.take(work.directory, 0, steal=steal)
         try:
             check_generation(work.directory, work.generation)

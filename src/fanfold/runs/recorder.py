@@ -154,9 +154,18 @@ class Recorder:
             why = event
         except queue.Empty:
             pass
-        self._commit([record for event in events for record in self._records(event)])
+        self._record(events)
         self._beat()
         return why
+
+    def _record(self, events: list[Event]) -> None:
+        records: list[Record] = []
+        try:
+            for event in events:
+                for record in self._records(event):
+                    records.append(record)  # noqa: PERF402 - those before an error count
+        finally:
+            self._commit(records)
 
     def _commit(self, records: list[Record]) -> None:
         if self._lease.superseded():
@@ -228,24 +237,25 @@ class Recorder:
                 yield self._failure(report, index, final=True)
 
     def _done(self, report: Report, first: int, count: int, payload: bytes) -> Record:
+        place = self._pack.append(first, count, report.attempt, payload)
         self.tally.done += count
         ran = list(_ran(report, first, first + count))
         self.tally.seconds += sum(piece[2] for piece in ran)
         return {
             "is": "done", "first": first, "count": count, "try": report.attempt,
             "worker": report.worker,
-            "place": self._pack.append(first, count, report.attempt, payload), "ran": ran,
+            "place": place, "ran": ran,
         }  # fmt: skip
 
     def _failure(self, report: Report, index: int, *, final: bool) -> Record:
         error: BaseException = report.values[index - report.first]
-        self.tally.failed += final
         text = _traceback(error)
-        payload = _pack_error(error, text)
+        place = self._pack.append(index, 1, report.attempt, _pack_error(error, text))
+        self.tally.failed += final
         record = {
             "is": "failed", "first": index, "try": report.attempt, "final": final,
             "worker": report.worker, "input": self._shown(index),
-            "place": self._pack.append(index, 1, report.attempt, payload),
+            "place": place,
             "error": {"type": type(error).__name__, "message": _text(error), "traceback": text},
             "ran": list(_ran(report, index, index + 1)),
         }  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fanfold.api import check_options
-from fanfold.dispatch import Listener
+from fanfold.dispatch import Event, Listener
 from fanfold.errors import LoadFailed, RunCancelled, RunUnfinished, TaskMissing, UsageError
 from fanfold.executors import registry
 from fanfold.executors.base import worker_count
@@ -26,7 +26,7 @@ from fanfold.runs.state import DONE, FAILED, MISSING, State, read_state
 from fanfold.runs.status import Status, read_status
 from fanfold.store.directory import RunDirectory, safe_name
 from fanfold.store.lease import holder
-from fanfold.tasks import Outcome
+from fanfold.tasks import MapStarted, Outcome
 
 if TYPE_CHECKING:
     from fanfold.history import Failure, History
@@ -131,6 +131,7 @@ class Run:
         self._driver: Driver | None = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._begun = threading.Event()
 
     @classmethod
     def open(
@@ -171,7 +172,11 @@ class Run:
             self._driver = None  # that of an earlier time is spent
             return []
         self._driver = Driver(
-            work, everything=everything, progress=progress, listeners=listeners, steal=steal
+            work,
+            everything=everything,
+            progress=progress,
+            listeners=[*listeners, self._note_begin],
+            steal=steal,
         )
         return self._driver.notes
 
@@ -187,18 +192,29 @@ class Run:
         if self._driver is not None:
             self._driver.drive()
 
+    def _note_begin(self, event: Event) -> None:
+        if isinstance(event, MapStarted):
+            self._begun.set()
+
     def start(self) -> None:
-        """Do the work in a thread of its own."""
+        """Do the work in a thread of its own; returns when it has begun.
+
+        A program may end then: Python waits for the thread, but from 3.12 on lets it make no
+        threads and processes any more.
+        """
         if self._driver is not None:
             name = f"fanfold-run-{self.name}"
             self._thread = threading.Thread(target=self._drive_apart, name=name)
             self._thread.start()
+            self._begun.wait()
 
     def _drive_apart(self) -> None:
         try:
             self.drive()
         except BaseException as error:  # noqa: BLE001 - raised by wait()
             self._error = error
+        finally:
+            self._begun.set()
 
     def wait(self, timeout: float | None = None) -> Run:
         """Wait until it has ended, wherever it is driven; returns itself.

@@ -1,0 +1,63 @@
+"""The commands that take job scripts: translate."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from fanfold.errors import UsageError
+from fanfold.schedulers.base import Note
+from fanfold.schedulers.translate import translate
+
+__all__ = ["translate_command"]
+
+_LARGEST = 4 << 20  # bytes; Slurm takes no larger script
+
+
+@click.command("translate")
+@click.argument("script")
+@click.option("--to", type=click.Choice(["slurm", "pbs"]), help="By default the other one.")
+@click.option("--strict", is_flag=True, help="End with 1 if anything has no twin.")
+def translate_command(script: str, to: str | None, strict: bool) -> int:
+    """Print a #PBS script for Slurm, or an #SBATCH script for PBS.
+
+    What has no twin, and what differs, is listed on standard error. Nothing of the script is run.
+
+    Exit status: 0, 1 with --strict if anything has no twin, 2 it is no job script.
+    """
+    text = _read(script)
+    try:
+        translation = translate(text, to)
+    except UsageError as error:
+        raise UsageError(f"{_shown(script)}: {error}") from error
+    click.echo(_bytes(translation.text), nl=False)
+    for note in translation.notes:
+        click.echo(_line(script, note), err=True)
+    return int(strict and any(note.lost for note in translation.notes))
+
+
+def _read(path: str) -> str:
+    """The script, every byte of it: what is no UTF-8 comes back out as it was."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {_shown(path)}: {error.strerror}") from error
+    if len(content) > _LARGEST:
+        raise UsageError(f"{_shown(path)} is no job script: it is larger than 4 MB")
+    return content.decode("utf-8", "surrogateescape")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _line(script: str, note: Note) -> str:
+    where = f"{_shown(script)}:{note.line}" if note.line else _shown(script)
+    return f"{where}: {'no twin' if note.lost else 'differs'}: {note.text}"
+
+
+def _shown(path: str) -> str:
+    path = os.fspath(path)
+    return path if path.isprintable() else repr(path)
