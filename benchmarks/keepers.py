@@ -73,7 +73,7 @@ class JoblibMemory(Keeper):
 class Submitit(Keeper):
     """submitit's local executor: every task is a job, with a process, a pickle and logs."""
 
-    name = "submitit, local"
+    name = "submitit (local)"
     module = "submitit"
     share = 0.02
 

@@ -145,6 +145,8 @@ def test_other_ways_to_ask_pbs_for_cores(pbs, slurm):
         ("-n4 -c2 --mem=8000", "select=1:ncpus=8:mpiprocs=4:ompthreads=2:mem=8000mb"),
         ("--mem-per-cpu=500 -c 4", "select=1:ncpus=4:mem=2000mb"),
         ("-N 2 -n 4 -G 4", "select=2:ncpus=2:mpiprocs=2:ompthreads=1:ngpus=2"),
+        ("-n 4 -G 1", "select=1:ncpus=4:mpiprocs=4:ompthreads=1:ngpus=1"),
+        ("--gres=gpu", "select=1:ncpus=1:ngpus=1"),
         ("--nodes 2 --gpus-per-node=1", "select=2:ncpus=1:ngpus=1"),
         ("--ntasks=8 --ntasks-per-node=4", "select=2:ncpus=4:mpiprocs=4:ompthreads=1"),
         ("--mem=2GB", "select=1:ncpus=1:mem=2gb"),
@@ -351,6 +353,7 @@ def test_what_pbs_says_alone(directive, sentence):
         ("-a 1-3 --no-requeue", "refuses -r n for arrays"),
         ("--bogus", "--bogus"),
         ("stray", "'stray' is no option of sbatch"),
+        ("hetjob", "unequal chunks"),
     ],
 )
 def test_what_slurm_says_alone(directive, sentence):
@@ -402,6 +405,7 @@ def test_nothing_is_obeyed_that_a_terminal_would():
     ("directives", "body", "sentence"),
     [
         ((), "true\n", "Slurm starts in the folder of sbatch, PBS in the home folder"),
+        ((), "cd results\n", "Slurm starts in the folder of sbatch, PBS in the home folder"),
         ((), "true\n", "add #SBATCH --export=NONE"),
         (("-N demo",), "true\n", "add #SBATCH --output=demo.o%j"),
         (("-N demo", "-J 1-3"), "true\n", "add #SBATCH --output=demo.o%A.%a"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+from typing import TYPE_CHECKING
 
 import click
 
 from fanfold.errors import UsageError
-from fanfold.schedulers.base import Note
-from fanfold.schedulers.translate import translate
+
+if TYPE_CHECKING:
+    from fanfold.schedulers.base import Note
 
 __all__ = ["translate_command"]
 
@@ -26,12 +27,14 @@ def translate_command(script: str, to: str | None, strict: bool) -> int:
 
     Exit status: 0, 1 with --strict if anything has no twin, 2 it is no job script.
     """
+    from fanfold.schedulers.translate import translate  # late: the other commands do without
+
     text = _read(script)
     try:
         translation = translate(text, to)
     except UsageError as error:
         raise UsageError(f"{_shown(script)}: {error}") from error
-    click.echo(_bytes(translation.text), nl=False)
+    click.echo(translation.text.encode("utf-8", "surrogateescape"), nl=False)
     for note in translation.notes:
         click.echo(_line(script, note), err=True)
     return int(strict and any(note.lost for note in translation.notes))
@@ -49,15 +52,10 @@ def _read(path: str) -> str:
     return content.decode("utf-8", "surrogateescape")
 
 
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
 def _line(script: str, note: Note) -> str:
     where = f"{_shown(script)}:{note.line}" if note.line else _shown(script)
     return f"{where}: {'no twin' if note.lost else 'differs'}: {note.text}"
 
 
 def _shown(path: str) -> str:
-    path = os.fspath(path)
     return path if path.isprintable() else repr(path)

@@ -67,6 +67,8 @@ def _named(word: str) -> tuple[str, str, str]:
         return _SHORT[word[1]], "", word[2:]
     name, equals, value = word.removeprefix("--").partition("=")
     names = [known for known in (_WITH_VALUE + _FLAGS).split() if known.startswith(name)]
+    if word in ("hetjob", "packjob"):
+        raise UsageError("PBS asks for unequal chunks in one -l select: write it by hand")
     if not word.startswith("--") or not name:
         raise UsageError(f"{word!r} is no option of sbatch, and sbatch refuses it")
     return name if name in names or len(names) != 1 else names[0], equals, value
@@ -296,14 +298,14 @@ def _pieces(values: Mapping[str, str]) -> tuple[int, int, str]:
         raise UsageError("PBS wants one number of nodes, such as --nodes=2")
     total = count(values["ntasks"]) if "ntasks" in values else None
     each = count(values["ntasks-per-node"]) if "ntasks-per-node" in values else None
-    on_each_node = {"mem", "gres", "gpus-per-node"} & set(values)
+    in_one_piece = {"mem", "gres", "gpus-per-node", "gpus"} & set(values)
     if "nodes" in values or each:
         nodes = (
             count(values["nodes"]) if "nodes" in values else math.ceil((total or 1) / (each or 1))
         )
         tasks = each or math.ceil((total or 1) / nodes)
         return nodes, tasks, "scatter" if nodes > 1 else "free"
-    if total and total > 1 and not on_each_node:
+    if total and total > 1 and not in_one_piece:
         return total, 1, "free"
     return 1, total or 1, "free"
 
@@ -313,7 +315,7 @@ def _gpus(values: Mapping[str, str], chunks: int, tasks: int) -> int | None:
     for key, share in (("gres", 1), ("gpus-per-node", 1), ("gpus-per-task", tasks), ("gpus", 0)):
         if key not in values:
             continue
-        *kind, number = values[key].removeprefix("gpu:" if key == "gres" else "").split(":")
+        *kind, number = (re.sub("^gpu:?", "", values[key]) or "1").split(":")
         if kind or not number.isdigit():
             raise UsageError("the kind of a GPU is your site's: name its resource in -l select=...")
         if share:

@@ -19,6 +19,7 @@ __all__ = ["Translation", "translate"]
 _OTHER = {"pbs": "slurm", "slurm": "pbs"}
 _HIGHEST_INDEX = 1000  # of a Slurm whose MaxArraySize was not changed
 _MOST_ELEMENTS = 10_000  # of a PBS whose max_array_size was not changed
+_SOMEWHERE = re.compile(r"\s*cd\s+[\"']?[/$~]")  # wherever the job starts
 
 
 class Translation(NamedTuple):
@@ -119,14 +120,14 @@ def _one_process_has_all(settings: Settings) -> bool:
 
 def _about_running(script: Script, settings: Settings, target: str) -> Iterator[Note]:
     about = _about_slurm if target == "slurm" else _about_pbs
-    moves = any(re.match(r"\s*cd\s+\S", line.text) for line in _code(script))
+    moves = any(_SOMEWHERE.match(line.text) for line in _code(script))
     return (Note(0, said, lost=False) for said in about(settings, moves))
 
 
 def _about_slurm(settings: Settings, moves: bool) -> Iterator[str]:
     """How a job on Slurm runs otherwise than on PBS."""
     if not moves:
-        yield 'Slurm starts in the folder of sbatch, PBS in the home folder: cd "$HOME" for that'
+        yield 'Slurm starts in the folder of sbatch, PBS in the home folder: add cd "$HOME"'
     if not {"everything", "variables"} & set(settings):
         yield "Slurm passes the environment of sbatch, PBS does not: add #SBATCH --export=NONE"
     name = settings["name"].value if "name" in settings else "%x"

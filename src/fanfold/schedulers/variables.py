@@ -82,7 +82,10 @@ _COMMANDS = {
         "scontrol": "use qstat -f or qalter",
     },
 }
-_COMMAND = r"(?:^|[;&|(`])\s*({})(?=\s|$)"
+_CALLS = {
+    target: re.compile(rf"(?:^|[;&|(`])\s*({'|'.join(commands)})(?=\s|$)")
+    for target, commands in _COMMANDS.items()
+}
 
 
 class Remark(NamedTuple):
@@ -114,6 +117,5 @@ def in_line(line: str, target: str) -> Iterator[tuple[str, Remark]]:
             yield name, Remark(f"variable {name}: {_MEANS[name]}", lost=False)
     if target == "slurm" and re.search(r"\bTMPDIR\b", line):
         yield "TMPDIR", Remark(f"variable TMPDIR: {_MEANS['TMPDIR']}", lost=False)
-    commands = _COMMANDS[target]
-    for match in re.finditer(_COMMAND.format("|".join(commands)), line):
-        yield match[1], Remark(f"command {match[1]}: {commands[match[1]]}", lost=True)
+    for match in _CALLS[target].finditer(line):
+        yield match[1], Remark(f"command {match[1]}: {_COMMANDS[target][match[1]]}", lost=True)
