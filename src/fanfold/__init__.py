@@ -3,10 +3,13 @@
 The house, from the ground up; imports go down only (docs/design/architecture.md):
 
     cli, testing                    commands; public test kits
+    runs                            durable maps
     api, dispatch, progress         the front door; drives any executor; draws
+    reports                         what happened in a run, drawn
     executors                       the places where tasks run, one thin file each
-    transport                       bytes between the processes of one machine
-    errors, units, resources, tasks, seeds, folding
+    store                           what survives a crash
+    transport, schedulers           bytes between processes; the scripts of Slurm and PBS
+    errors, units, resources, tasks, seeds, folding, history
 """
 
 from __future__ import annotations
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     from fanfold.executors.processes import ProcessExecutor as ProcessExecutor
     from fanfold.executors.serial import SerialExecutor as SerialExecutor
     from fanfold.executors.threads import ThreadExecutor as ThreadExecutor
+    from fanfold.resources import Resources as Resources
     from fanfold.resources import cores as cores
     from fanfold.runs.run import Run as Run
     from fanfold.runs.run import run as run
@@ -91,7 +95,7 @@ _HOMES = {
     "fanfold.executors.processes": ("ProcessExecutor",),
     "fanfold.executors.serial": ("SerialExecutor",),
     "fanfold.executors.threads": ("ThreadExecutor",),
-    "fanfold.resources": ("cores",),
+    "fanfold.resources": ("Resources", "cores"),
     "fanfold.runs.run": ("Run", "run"),
     "fanfold.seeds": ("rng",),
 }

@@ -124,6 +124,11 @@ def test_nodes_and_tasks_on_pbs(pbs, slurm):
     [
         ("nodes=2:ppn=4", "--nodes=2 --ntasks-per-node=4 --cpus-per-task=1"),
         ("nodes=2:ppn=4,mem=8gb", "--nodes=2 --ntasks-per-node=4 --cpus-per-task=1 --mem=4G"),
+        (
+            "nodes=1:ppn=2:gpus=1",
+            "--nodes=1 --ntasks-per-node=2 --cpus-per-task=1 --gres=gpu:1",
+        ),
+        ("select=2:ncpus=1", "--ntasks=2 --cpus-per-task=1"),
         ("ncpus=4,mem=1gb", "--nodes=1 --ntasks-per-node=1 --cpus-per-task=4 --mem=1G"),
         (
             "select=3:ncpus=2:mem=1gb -l place=pack",
@@ -213,6 +218,7 @@ def test_arrays_of_slurm(slurm, pbs):
         ("%x-%j.out", False, []),
         ("%x.txt", False, ["-o demo.txt"]),
         ("%a/50%%", True, ["-o ^array_index^/50%"]),
+        (r"'\\%a'", True, ["-o %a"]),
         ("%4a.out", True, ["-o ^array_index^.out"]),
     ],
 )
@@ -236,6 +242,7 @@ def test_a_folder_as_output():
         (("-j eo", "-o a", "-e b"), ["--output=b"]),
         (("-j n", "-o a", "-e b"), ["--output=a", "--error=b"]),
         (("-k doe", "-j oe"), []),
+        (("-W block=false", "-j oe"), []),
     ],
 )
 def test_joined_output(directives, slurm):
@@ -247,6 +254,8 @@ def test_environment_of_slurm():
     """ALL is -V, names are -v, and NONE is what PBS does by itself."""
     assert written(to_pbs("--export=ALL,A=1,B"))[:2] == ["-V", "-v A=1,B"]
     assert written(to_pbs("--export=NONE")) == ["-j oe"]
+    assert written(to_slurm("-V", "-v A=1,B")) == ["--export=ALL,A=1,B"]
+    assert written(to_pbs("--export=A='x y'"))[0] == "-v 'A=x y'"
 
 
 @pytest.mark.parametrize(
@@ -302,6 +311,9 @@ def test_awkward_values(pbs, slurm):
         ("-N my job", "'job' is no option of qsub"),
         ("-t 1-3", "no option of qsub"),
         ("-N", "there is no value"),
+        ("-j both", "write oe, eo or n"),
+        ("-r maybe", "write y or n"),
+        ('-v "A=\'x"', "a quote is not closed, and qsub refuses it"),
         ("-N 'open", "a quote is not closed"),
         ("-a tomorrow", "CCYYMMDDhhmm"),
         (r"-o a\b", "backslash"),
@@ -339,6 +351,7 @@ def test_what_pbs_says_alone(directive, sentence):
         ("--array=1-10%3:2", "write 1-10:2%3"),
         ("--array=", "Slurm refuses it"),
         ("--array=1-99999999", "at most"),
+        ("--array=1-4000000,1-4000000", "more than 4000000 indices"),
         ("--mail-type=END,TIME_LIMIT_80", "TIME_LIMIT_80"),
         ("--qos=high", "by queue"),
         ("--constraint=haswell", "-l select="),
@@ -354,6 +367,11 @@ def test_what_pbs_says_alone(directive, sentence):
         ("--bogus", "--bogus"),
         ("stray", "'stray' is no option of sbatch"),
         ("hetjob", "unequal chunks"),
+        ("--hold=yes", "it takes no value"),
+        ("--nice=very", "write a whole number"),
+        ("--mail-type=SOME", "PBS mails when a job begins"),
+        (r"--export='A=\\\\x'", "qsub spoils backslashes and quotes: set A in the script"),
+        (r"""-o "it's a \"b\"" """, "both kinds of quotes"),
     ],
 )
 def test_what_slurm_says_alone(directive, sentence):

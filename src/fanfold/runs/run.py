@@ -56,6 +56,7 @@ def run(
     resume: Resume = "ask",
     files: FilePolicy = "stat",
     packages: Sequence[str] = (),
+    steal: bool = False,
 ) -> Run:
     """Run ``func`` over ``inputs`` durably: everything of note is on disk, and any process may die.
 
@@ -74,6 +75,7 @@ def run(
         files: inputs that name files change when these do: by "stat" (size and time), by "hash"
             (content), or "ignore".
         packages: more packages whose versions count as part of the function.
+        steal: take the run over from a driver that may live; that one stops before it writes more.
 
     Raises `RunChanged`, `RunBusy` when another process works on it, and `UsageError`.
 
@@ -100,7 +102,7 @@ def run(
         func, items, Path(folder), options, name,
         seed=seed, resume=resume, files=files, packages=tuple(packages),
     )  # fmt: skip
-    begun, _ = begin(request, progress=progress)
+    begun, _ = begin(request, progress=progress, steal=steal)
     begun.start()
     return begun
 

@@ -86,7 +86,8 @@ def _parts(key: str, value: str) -> Iterator[tuple[str, str]]:
             yield key, ",".join(named)
     elif key == "--mail-type":
         known = [word for word in value.split(",") if word.upper() in _EVENTS]
-        yield key, ",".join(known)
+        if known:
+            yield key, ",".join(known)
         yield from ((f"--mail-type {word}", "") for word in value.split(",") if word not in known)
     elif key in ("--exclusive", "--gres"):
         for part in value.split(","):
@@ -136,6 +137,8 @@ def _indices(part: str) -> range:
 
 
 def _merged(ranges: list[range]) -> range:
+    if sum(map(len, ranges)) > _LARGEST_INDEX:
+        raise UsageError(f"it names more than {_LARGEST_INDEX} indices")
     indices = sorted(set().union(*ranges))
     step = indices[1] - indices[0] if len(indices) > 1 else 1
     found = range(indices[0], indices[-1] + 1, step)
@@ -154,8 +157,6 @@ def _write_array(array: tuple[int, int, int, int]) -> str:
 
 
 def _read_events(value: str) -> str:
-    if not value:
-        raise UsageError("Slurm knows BEGIN, END, FAIL, ALL, NONE and ARRAY_TASKS")
     letters = "".join(_EVENTS[word.upper()] for word in value.split(","))
     return "n" if "n" in letters else "".join(letter for letter in "abej" if letter in letters)
 

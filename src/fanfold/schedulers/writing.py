@@ -51,10 +51,7 @@ def directives(resources: Resources, scheduler: str) -> list[str]:
     """
     target = DIALECTS[scheduler]
     settings = {field: Setting(value, 0, field) for field, value in _settings(resources)}
-    written, notes = write(settings, target)
-    for note in notes:
-        if note.lost:
-            raise UsageError(note.text)
+    written, _ = write(settings, target)  # resources hold nothing that has no twin
     texts = [option.key for option in written]
     if resources.constraint and target is PBS:
         texts[0] += f":{resources.constraint}"  # a resource of each chunk
