@@ -281,6 +281,7 @@ class _Map:
     ) -> None:
         check_options(chunk, retries, timeout, errors, seed)
         self._inputs = _iterable(inputs)
+        self.total = len(self._inputs) if isinstance(self._inputs, Sized) else None
         self._on = _default_place(on, inputs, workers)
         self._workers = workers if workers is None else worker_count(workers, 1)
         self._chunk = chunk
@@ -325,12 +326,20 @@ class _Map:
 
 
 def _collect(job: _Map) -> list[Any]:
-    parts = {report.first: report.values for report in job.reports(raises=job.raises)}
-    values: list[Any] = []
-    for first in sorted(parts):
-        if first != len(values):
-            raise RuntimeError(f"the result of task {len(values)} is missing: please report this")
-        values += parts.pop(first)  # so that no result is held twice
+    values: list[Any] = [None] * (job.total or 0)  # results go to their place as they come
+    spans: list[tuple[int, int]] = []
+    for report in job.reports(raises=job.raises):
+        first, stop = report.first, report.first + len(report.values)
+        values += [None] * (stop - len(values))
+        values[first:stop] = report.values
+        spans.append((first, stop))
+    expected = 0
+    for first, stop in sorted(spans):
+        if first != expected:
+            raise RuntimeError(f"the result of task {expected} is missing: please report this")
+        expected = stop
+    if expected != len(values):
+        raise RuntimeError(f"the result of task {expected} is missing: please report this")
     return values
 
 

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -80,16 +79,18 @@ def _in_jupyter() -> bool:
     return type(shell).__name__ == "ZMQInteractiveShell" and find_spec("ipywidgets") is not None
 
 
-@dataclass(slots=True)
 class _State:
-    """How far a map is."""
+    """How far a map is. No dataclass: every map would pay for importing that."""
 
-    total: int | None = None
-    done: int = 0
-    failed: int = 0
-    seconds: float = 0.0
-    finished: bool = False
-    interrupted: bool = False
+    __slots__ = ("done", "failed", "finished", "interrupted", "seconds", "total")
+
+    def __init__(self) -> None:
+        self.total: int | None = None
+        self.done = 0
+        self.failed = 0
+        self.seconds = 0.0
+        self.finished = False
+        self.interrupted = False
 
     def __str__(self) -> str:
         text = f"{self.done:,} done" if self.total is None else f"{self.done:,}/{self.total:,} done"

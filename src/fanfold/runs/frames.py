@@ -63,5 +63,5 @@ def forget_damaged(
                 frames.read(where)
             except RunDamaged as error:
                 damage[number] = str(error)
-    lost = state.forget(damage.keys())
+    lost = state.forget(damage.keys()) if damage else []
     return lost, list(dict.fromkeys(damage.values()))

@@ -163,10 +163,18 @@ def _remove_roots(pid: int, roots: list[str]) -> None:
 
 
 def _parents() -> list[str]:
+    shared = [_SHARED_MEMORY] if os.path.isdir(_SHARED_MEMORY) else []
+    return [*shared, _temporary_folder()]
+
+
+def _temporary_folder() -> str:
+    """What `tempfile` would say; it is asked where the answer is not plain, for it is large."""
+    named = next(filter(None, map(os.environ.get, ("TMPDIR", "TEMP", "TMP"))), "/tmp")  # noqa: S108
+    if os.path.isabs(named) and os.access(named, os.W_OK | os.X_OK):
+        return named
     import tempfile
 
-    shared = [_SHARED_MEMORY] if os.path.isdir(_SHARED_MEMORY) else []
-    return [*shared, tempfile.gettempdir()]
+    return tempfile.gettempdir()
 
 
 def sweep() -> list[str]:
