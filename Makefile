@@ -22,8 +22,9 @@ demo: .venv/.demo ## real work on every core: a year of flights, and pi by point
 SYSTEM := chromium strace
 
 # What has little to do with the version of Python is tested on one of them, to save minutes.
-ONCE := tests/reports tests/store tests/schedulers tests/test_benchmarks.py tests/runs/test_damage.py \
-    tests/runs/test_drivers.py tests/runs/test_hostile.py tests/runs/test_syscalls.py
+ONCE := tests/reports tests/store tests/schedulers tests/test_benchmarks.py tests/test_examples.py \
+    tests/faults/test_grid.py tests/faults/test_soak.py \
+    $(addprefix tests/runs/test_,damage.py drivers.py hostile.py kills.py surroundings.py syscalls.py)
 
 test: ## the test suite, on Python 3.11, 3.12 and 3.13 as far as they are found
 	@tools/system-packages $(SYSTEM)
