@@ -1,7 +1,7 @@
 # Everything here needs Python 3.11 or later, make, and a network to install packages from.
 
 .DEFAULT_GOAL := help
-.PHONY: demo test lint soak bench docs clean help
+.PHONY: demo test lint soak bench docs dist clean help
 .NOTPARALLEL:
 .SECONDARY:
 .DELETE_ON_ERROR:
@@ -18,23 +18,16 @@ demo: .venv/.demo ## real work on every core: a year of flights, and pi by point
 	.venv/bin/python examples/pi.py --points 200000000 --tasks 20 --seed 1
 	.venv/bin/python examples/speedup.py demo-data/2013-*.csv
 
-# What the tests need from the system: a browser to look at reports, strace to strike at any moment.
-SYSTEM := chromium strace
-
-# What has little to do with the version of Python is tested on one of them, to save minutes.
-ONCE := tests/reports tests/store tests/schedulers tests/test_benchmarks.py tests/test_examples.py \
-    tests/faults/test_grid.py tests/faults/test_soak.py \
-    $(addprefix tests/runs/test_,damage.py drivers.py hostile.py kills.py surroundings.py syscalls.py)
+# What the tests need from the system: a browser to look at reports, strace to strike at any moment,
+# a Slurm to start, and a database for its accounting.
+SYSTEM := chromium strace slurmctld slurmd slurm-client \
+    slurmdbd mariadb-server-core mariadb-client-core
 
 test: ## the test suite, on Python 3.11, 3.12 and 3.13 as far as they are found
 	@tools/system-packages $(SYSTEM)
 	@venvs=$$(tools/venvs) || exit; \
-	failed=0; but=; \
-	for venv in $$venvs; do \
-	    $(MAKE) --no-print-directory $$venv/.dev && $$venv/bin/python -m pytest $$but || failed=1; \
-	    but="$(ONCE:%=--ignore=%)"; \
-	done; \
-	exit $$failed
+	for venv in $$venvs; do $(MAKE) --no-print-directory $$venv/.dev || exit; done; \
+	tools/run-tests $$venvs
 
 lint: .venv/.dev ## style and types
 	.venv/bin/ruff check
@@ -47,11 +40,18 @@ soak: .venv/.dev ## the long soak: thousands of tasks while workers are killed a
 bench: .venv/.dev ## the benchmarks, against the peers that are installed
 	.venv/bin/python benchmarks/run.py
 
-docs: .venv/.dev ## run the code that the documentation shows
+docs: .venv/.dev ## run the code that the documentation shows, and build it as a site
 	.venv/bin/python -m pytest docs README.md
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
+	@echo "the documentation is in site/index.html"
+
+dist: .venv/.dev ## the wheel and the source archive, and each extra tried alone
+	rm -rf dist
+	.venv/bin/python -m hatchling build -t sdist -t wheel
+	.venv/bin/python tools/extras.py dist/*.whl
 
 clean: ## remove what make has made: environments, data of the demo, caches
-	rm -rf .venv .venv-* demo-data dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* demo-data dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests examples tools benchmarks -name __pycache__ -type d -exec rm -rf {} +
 
 .venv/bin/python:
@@ -59,6 +59,11 @@ clean: ## remove what make has made: environments, data of the demo, caches
 
 .venv-%/bin/python:
 	@tools/make-venv .venv-$* $*
+
+.venv/.dev: .venv/bin/python pyproject.toml
+	@echo "installing fanfold, its development tools, and the engines that it is tested with into .venv"
+	@$< $(PIP) install --editable '.[test]'
+	@touch $@
 
 %/.dev: %/bin/python pyproject.toml
 	@echo "installing fanfold and its development tools into $*"

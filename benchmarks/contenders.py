@@ -105,6 +105,20 @@ class Fanfold(FuturesContender):
         return found
 
 
+class FanfoldCosts(Fanfold):
+    """It is told what each item costs: here its items are the lengths of its tasks."""
+
+    name = "fanfold longest first"
+
+    def map(
+        self, func: Callable[[Any], Any], items: Sequence[Any], chunk: int | None = None
+    ) -> list[Any]:
+        found: list[Any] = self.library.map(
+            func, items, on=self.pool, chunk=chunk, progress=False, cost=list(items)
+        )
+        return found
+
+
 class MultiprocessingPool(Contender):
     name = "multiprocessing.Pool"
     module = "multiprocessing"
@@ -373,5 +387,5 @@ PEERS: tuple[type[Contender], ...] = (
     Ray,
 )
 LIMITS: tuple[type[Contender], ...] = (Threads, Socketpair, BareProcesses)
-EVERYONE: tuple[type[Contender], ...] = (Fanfold, *PEERS, *LIMITS)
+EVERYONE: tuple[type[Contender], ...] = (Fanfold, FanfoldCosts, *PEERS, *LIMITS)
 CONTENDERS: dict[str, type[Contender]] = {kind.name: kind for kind in EVERYONE}

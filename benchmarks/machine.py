@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("loky", "joblib", "mpire", "distributed", "ray", "numpy", "cloudpickle")
+PACKAGES = ("loky", "joblib", "mpire", "distributed", "ray", "numpy", "numexpr", "cloudpickle")
 
 
 def machine() -> dict[str, Any]:

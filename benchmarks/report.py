@@ -29,6 +29,7 @@ result is compared with the right answer. No goal is left out: what is not reach
 PREFIXES = {
     "s": ((1, " s"), (1e-3, " ms"), (1e-6, " µs")),
     "B": ((1e9, " GB"), (1e6, " MB"), (1e3, " kB")),
+    "B/s": ((1e9, " GB/s"), (1e6, " MB/s"), (1e3, " kB/s")),
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
@@ -57,7 +58,9 @@ def measure_apart(case: Case, entrant: Entrant, size: str, workers: int, limit: 
         }
         command = [sys.executable, "-m", "benchmarks.measure", json.dumps(order)]
         with log.open("wb") as output:
-            driver = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+            driver = subprocess.Popen(
+                command, cwd=ROOT, stdout=output, stderr=output, env=_environment()
+            )
             in_time = _ended_in_time(driver, limit)
         if not in_time:
             raise FailedError(f"stopped after {limit:.0f} s")
@@ -67,6 +70,12 @@ def measure_apart(case: Case, entrant: Entrant, size: str, workers: int, limit: 
     if "failed" in said:
         raise FailedError(said["failed"])
     return cast(Sample, said["sample"])
+
+
+def _environment() -> dict[str, str]:
+    """Ours; but Python may keep the bytecode that it has compiled in the first round: packages that
+    were installed come with theirs, and in a checkout it would be compiled in every process."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _ended_in_time(driver: subprocess.Popen[bytes], limit: float) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -25,6 +27,14 @@ def hold(seconds: float) -> None:
     """Keep a worker occupied, with NumPy imported: this is how all of them are warmed."""
     import_module("numpy")
     time.sleep(seconds)
+
+
+def end_worker(seconds: float | None) -> None:
+    """`hold`; without a time it ends its worker, as a segmentation fault does."""
+    if seconds is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    else:
+        hold(seconds)
 
 
 def spin(seconds: float) -> float:
@@ -58,6 +68,11 @@ def pick(array: np.ndarray[Any, Any], index: int) -> float:
 def add(array: np.ndarray[Any, Any], index: int) -> float:
     """Read the whole of a large array."""
     return float(array.sum()) + index
+
+
+def total(array: np.ndarray[Any, Any]) -> float:
+    """Read the whole of an array that is the argument itself."""
+    return float(array.sum())
 
 
 def block(index: int, megabytes: int) -> np.ndarray[Any, Any]:

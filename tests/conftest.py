@@ -2,22 +2,34 @@
 
 import faulthandler
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+import hypothesis
 import pytest
 
 from fanfold.testing import Gate, leaks
 
-TIME_LIMIT = 120.0
+TIME_LIMIT = 300.0  # much, for a busy machine; what hangs takes for ever
 _stderr: TextIO
+
+# On a busy machine any example may take long: that says nothing of what it tests.
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
 
 
 def pytest_configure() -> None:
-    """Keep the real stderr: during a test, file descriptor 2 is captured."""
+    """Keep the real stderr, for during a test file descriptor 2 is captured, and obey signals,
+    whoever started us: a shell's background job ignores Ctrl-C, and nohup the end of the session.
+    """
     global _stderr
     _stderr = os.fdopen(os.dup(2), "w")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_unconfigure() -> None:

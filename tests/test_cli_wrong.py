@@ -49,7 +49,7 @@ WRONG = [
     ("run work.py:square", "there is no input: give INPUTs, --range 1-10"),
     ("run work.py:square 1 --range 1-3", "INPUT and --range each give inputs: use one"),
     ("run work.py:square --over table.csv --param x=1", "--over and --param each give inputs"),
-    ("run", "Missing argument 'TARGET'"),
+    ("run", "name a function, as in file.py:function"),
     ("run work.py 1", "names no function: write work.py:FUNCTION"),
     ("run :f 1", "names no function: write file.py:function"),
     ("run wurk.py:square 1", "there is no file wurk.py: is it work.py?"),

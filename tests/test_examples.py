@@ -1,9 +1,7 @@
 """The examples, the scripts around them, and the sessions that the documentation shows."""
 
-import contextlib
 import doctest
 import os
-import pty
 import re
 import shutil
 import subprocess
@@ -16,8 +14,12 @@ import pytest
 from fanfold.testing.functions import until
 
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))  # the tools are a part of the checkout, not of the package
+
+from tools.sessions import in_terminal, prepare, sessions  # noqa: E402
+
 HEADER = "year,month,day,dep_delay,origin"
-PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+PAGES = ["README.md", *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("docs/**/*.md")))]
 
 
 def python(script, *arguments, **environment):
@@ -172,7 +174,7 @@ def test_a_killed_run_goes_on(tmp_path):
         journal = tmp_path / "fanfold-runs/squares/journals/e0-a1.journal"
         until(lambda: journal.exists() and b'"is":"done"' in journal.read_bytes(), "a result")
         first.kill()
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert re.match(r"\d of 8 were done before\nall 8 are done; their sum is 140\n", again.stdout)
 
 
@@ -205,53 +207,38 @@ def test_a_python_that_does_not_run_is_not_found(tmp_path):
 
 def console_sessions():
     """Each console block as [(command, what it prints), ...], named by page and line."""
-    sessions = []
-    for page in PAGES:
-        text = (ROOT / page).read_text()
-        for block in re.finditer(r"^```console\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-            line = text[: block.start()].count("\n") + 1
-            commands = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block[1], re.MULTILINE)
-            sessions.append(pytest.param(commands, id=f"{page}:{line}"))
-    return sessions
+    return [
+        pytest.param(commands, id=f"{page}:{line}")
+        for page in PAGES
+        for line, commands in sessions((ROOT / page).read_text())
+    ]
 
 
 # Durations, sizes and speed-ups differ from run to run; so does the order of the slowest tasks,
 # what was done when a run was killed, and who ran it.
 MEASURED = re.compile(
-    r"\d[\d.]*(?:us|ms|s| [kMG]B)\b|(?<=speed-up )[\d.]+|(?<=slowest: ).*"
+    r"\d[\d.]*(?:us|ms| ?s| [kMG]B)\b|(?<=speed-up )[\d.]+|(?<=slowest: ).*"
     r"|\d+(?= of \d+ (?:tasks are )?done)|\d+(?= missing)|(?<=process )\d+ on .*|(?<=worker )\d+"
 )
 
 
-def in_terminal(line, folder, environment):
-    """What a command shows in a terminal, standard output and standard error together."""
-    ours, theirs = pty.openpty()
-    with open(theirs, "wb", buffering=0) as terminal, open(ours, "rb", buffering=0) as screen:
-        process = subprocess.Popen(
-            ["bash", "-c", line], stdout=terminal, stderr=terminal, cwd=folder, env=environment
-        )
-        terminal.close()
-        shown = b""
-        with contextlib.suppress(OSError):  # Linux: how the end of a terminal is told
-            while more := screen.read(65536):
-                shown += more
-        process.wait(timeout=60)
-    return shown.decode().replace("\r\n", "\n")
+def difference(commands, folder):
+    """What the first command shows that does not show what its page does; nothing where all do."""
+    folder.mkdir()
+    environment = prepare(folder)
+    for line, expected in commands:
+        shown = in_terminal(line, folder, environment)
+        flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+        if not doctest.OutputChecker().check_output(MEASURED.sub("...", expected), shown, flags):
+            return shown or "nothing"
+    return ""
 
 
 @pytest.mark.parametrize("commands", console_sessions())
 def test_a_session_in_the_documentation_runs_as_printed(commands, tmp_path):
     """What a page shows after a command is what the command prints, but for what is measured."""
-    command = tmp_path / "fanfold"
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m fanfold "$@"\n')
-    command.chmod(0o755)
-    environment = os.environ | {
-        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:/usr/bin:/bin",
-        "TERM": "dumb",  # no colours
-    }
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    for line, expected in commands:
-        shown = in_terminal(line, tmp_path, environment)
-        flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-        pattern = MEASURED.sub("...", expected)
-        assert doctest.OutputChecker().check_output(pattern, shown, flags), shown
+    timed = any(line.startswith("timeout ") for line, _ in commands)
+    for number in range(3 if timed else 1):  # a busy machine may need that time to begin
+        if not (shown := difference(commands, tmp_path / str(number))):
+            return
+    pytest.fail(shown)

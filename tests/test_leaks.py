@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 import threading
 
+import psutil
 import pytest
 
 from fanfold.testing import descendants, leaks
@@ -49,6 +50,7 @@ def test_orphan():
     with leaks(grace=0.1) as left:
         command = ["sh", "-c", "sleep 30 >/dev/null & echo $!"]
         orphan = int(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        until(lambda: psutil.Process(orphan).cmdline() == ["sleep", "30"], "the orphan to begin")
     os.kill(orphan, signal.SIGKILL)
     until(lambda: orphan not in [process.pid for process in descendants()], "the orphan's end")
     assert left == [f"process {orphan} sleep 30"]
@@ -61,6 +63,16 @@ def test_thread():
         threading.Thread(target=end.wait, name="straggler").start()
     end.set()
     assert left == ["thread straggler"]
+
+
+def test_what_is_ignored():
+    """What the caller ignores does not count; all else does."""
+    end = threading.Event()
+    with leaks(grace=0.1, ignore=lambda line: line == "thread straggler") as left:
+        for name in ("straggler", "other"):
+            threading.Thread(target=end.wait, name=name).start()
+    end.set()
+    assert left == ["thread other"]
 
 
 def test_descriptors():

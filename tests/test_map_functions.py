@@ -2,6 +2,7 @@
 
 import functools
 import operator
+import os
 
 import numpy as np
 import pytest
@@ -121,3 +122,11 @@ def test_map_inside_a_task(on):
         return sum(ff.map(square, range(number), on="serial"))
 
     assert ff.map(outer, range(5), on=on, workers=2) == [0, 0, 1, 5, 14]
+
+
+def test_a_function_of_a_frozen_module(tmp_path):
+    """os and a few others are frozen into Python: they are imported by a worker as any other, and
+    a lambda that uses them later finds them whole."""
+    with ff.ProcessExecutor(1) as pool:
+        assert pool.submit(os.getenv, "HOME").result() == os.getenv("HOME")
+        assert pool.submit(lambda: os.stat(tmp_path).st_mtime).result() == tmp_path.stat().st_mtime

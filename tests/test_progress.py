@@ -1,5 +1,6 @@
 """Progress: what a map tells while it runs. Time is moved by hand."""
 
+import codecs
 import contextlib
 import functools
 import io
@@ -272,10 +273,10 @@ def started(program):
 
 def read_until(screen, text):
     """What the terminal shows until there is a text, or until its end."""
-    shown = ""
+    shown, decode = "", codecs.getincrementaldecoder("utf-8")().decode  # pieces end anywhere
     with contextlib.suppress(OSError):  # Linux: how the end of a terminal is told
         while text is None or text not in shown:
-            shown += screen.read(65536).decode()
+            shown += decode(screen.read(65536))
     return shown
 
 
@@ -311,7 +312,8 @@ def test_few_long_tasks_show_that_they_run():
 
 def test_ctrl_c_stops_the_bar():
     """An interrupted map gives the cursor back before the program ends."""
-    with started("import time, fanfold as ff; ff.map(time.sleep, [100, 100])") as (process, read):
+    program = "import time, fanfold as ff; ff.map(time.sleep, [100, 100], on='processes')"
+    with started(program) as (process, read):
         read("0/2 done")
         process.send_signal(signal.SIGINT)
         shown = read(None)

@@ -8,16 +8,19 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, S
 from contextlib import ExitStack
 from typing import Any, Literal, NoReturn, TypeVar
 
+from fanfold.costs import Cost, longest_first, read_costs
 from fanfold.dispatch import Dispatch, Listener
 from fanfold.errors import UsageError
 from fanfold.executors import registry
 from fanfold.executors.base import Executor, worker_count
 from fanfold.folding import Fold, fold
+from fanfold.inputs import readable
 from fanfold.progress import listener as progress_listener
 from fanfold.seeds import new_entropy
 from fanfold.tasks import Call, Report, Style
 
 __all__ = [
+    "check_callable",
     "check_options",
     "executor",
     "imap",
@@ -31,7 +34,6 @@ __all__ = [
 T = TypeVar("T")
 Errors = Literal["raise", "return"]
 _MISSING: Any = object()
-_builtin_map = map
 
 
 def map(  # noqa: A001 - ff.map is the promise of the public face
@@ -46,14 +48,19 @@ def map(  # noqa: A001 - ff.map is the promise of the public face
     errors: Errors = "raise",
     seed: int | None = None,
     progress: bool | None = None,
+    cost: Cost | None = None,
 ) -> list[T]:
     """``list(map(func, *iterables))``, on many workers: results in the order of the inputs.
 
     Parameters:
         func: any callable: lambdas, closures and functions of a notebook too.
         iterables: the inputs; with several, ``func`` gets one of each, until the shortest ends.
-        on: the place: "auto", "serial", "threads", "processes", or an executor, ours or any other
-            `concurrent.futures.Executor`. "auto" is processes for more than one task.
+        on: the place: "auto", "serial", "threads", "interpreters", "processes", "mpi", "dask",
+            "ipyparallel", "slurm" or "pbs"; or an executor, ours or any other
+            `concurrent.futures.Executor`, or a client of Dask or ipyparallel. "auto" runs the first
+            tasks in the caller's own thread and goes where it pays, by what they used; with a
+            ``timeout``, to processes at once. ("auto", "slurm") allows it a scheduler too, by name
+            or as an `ArrayExecutor`.
         workers: how many tasks run at once; by default `cores`.
         chunk: how many tasks are sent together; found by itself, and almost never needed.
         retries: how often a failed task is tried again.
@@ -62,6 +69,8 @@ def map(  # noqa: A001 - ff.map is the promise of the public face
             in the list, in place of the results.
         seed: keys the random numbers of `rng`: the same for any place and number of workers.
         progress: True or False; by default a bar in a terminal once the map lasts a while.
+        cost: how long each task takes, in any unit: a function of the input, or a number for each.
+            The longest begin first then; the results are the same, and in the same order.
 
     Raises the task's own exception, with its remote traceback as the cause and a note that names
     the task; `TaskError` where the task did not end by itself; `UsageError` for wrong options.
@@ -74,8 +83,11 @@ def map(  # noqa: A001 - ff.map is the promise of the public face
     """
     inputs, style = _inputs(func, iterables)
     return _collect(
-        _Map(func, inputs, style, on, workers, chunk, retries, timeout, errors, seed, progress)
-    )
+        _Map(
+            func, inputs, style, on, workers, chunk, retries, timeout, errors, seed, progress,
+            cost=cost,
+        )
+    )  # fmt: skip
 
 
 def starmap(
@@ -91,6 +103,7 @@ def starmap(
     errors: Errors = "raise",
     seed: int | None = None,
     progress: bool | None = None,
+    cost: Cost | None = None,
 ) -> list[T]:
     """`map` of inputs that are tuples of arguments, as `itertools.starmap`.
 
@@ -98,11 +111,11 @@ def starmap(
     >>> ff.starmap(pow, [(2, 5), (3, 2)], on="threads")
     [32, 9]
     """
-    _check_callable(func)
+    check_callable(func)
     return _collect(
         _Map(
             func, argument_tuples, "star", on, workers, chunk, retries, timeout, errors, seed,
-            progress,
+            progress, cost=cost,
         )
     )  # fmt: skip
 
@@ -196,15 +209,15 @@ def map_reduce(
     >>> ff.map_reduce(str, range(5), lambda a, b: a + b, on="threads")
     '01234'
     """
-    _check_callable(func)
+    check_callable(func)
     if not callable(reduce):
         raise UsageError(f"reduce must be a function of two results, not {reduce!r}")
-    job = _Map(
+    asked = _Map(
         func, iterable, "one", on, workers, chunk, retries, timeout, "raise", seed, progress,
         reduce,
     )  # fmt: skip
     tree = Fold(reduce)
-    for report in job.reports(raises=True):
+    for report in asked.reports(raises=True):
         tree.add(report.values if report.folded else fold(reduce, report.first, report.values))
     if not tree:
         if initial is _MISSING:
@@ -214,9 +227,10 @@ def map_reduce(
 
 
 def executor(name: str, workers: int | None = None, **options: Any) -> Executor:
-    """An executor by name: "serial", "threads" or "processes"; a `concurrent.futures.Executor`.
+    """An executor by name, one of those that ``on=`` takes; a `concurrent.futures.Executor`.
 
-    ``workers`` is by default `cores`; other options are those of its class.
+    ``workers`` and the other options are those of its class. "auto" is processes here: of single
+    calls nothing can be measured before they are made.
 
     >>> import fanfold as ff
     >>> with ff.executor("threads", workers=2) as pool:
@@ -225,7 +239,7 @@ def executor(name: str, workers: int | None = None, **options: Any) -> Executor:
     """
     if not isinstance(name, str):
         raise UsageError(f'executor() takes a name such as "processes", not {name!r}')
-    return registry.make(_default_place(name, None, None), workers, **options)
+    return registry.make("processes" if name == "auto" else name, workers, **options)
 
 
 def reports(
@@ -244,21 +258,25 @@ def reports(
     only: Sequence[range] | None = None,
     evidence: str | None = None,
     listeners: Sequence[Listener] = (),
+    cost: Cost | None = None,
 ) -> Generator[Report, None, None]:
     """`map` for programs that want to know how each task ended: its reports as they arrive.
 
-    ``only`` are ranges of indices, ascending, of a sequence of inputs: the others are not run.
+    ``only`` are ranges of indices of a sequence of inputs: the others are not run. They begin in
+    this order, unless there is a ``cost``.
     ``evidence`` begins the names of the files that get what the tasks print (see
     `fanfold.tasks.Call`). ``listeners`` are called with all events, before the bar.
 
     >>> [r.worker for r in reports(abs, [-1], on="serial")]
     ['serial']
     """
-    _check_callable(func)
-    job = _Map(func, inputs, style, on, workers, chunk, retries, timeout, errors, seed, progress)
-    job.call.evidence = evidence
-    job.listeners[:0] = listeners
-    return job.reports(raises=errors == "raise", only=only)
+    check_callable(func)
+    asked = _Map(
+        func, inputs, style, on, workers, chunk, retries, timeout, errors, seed, progress, cost=cost
+    )
+    asked.call.evidence = evidence
+    asked.listeners[:0] = listeners
+    return asked.reports(raises=errors == "raise", only=only)
 
 
 class _Map:
@@ -278,11 +296,16 @@ class _Map:
         seed: int | None,
         progress: bool | None,
         reduce: Callable[[Any, Any], Any] | None = None,
+        cost: Cost | None = None,
     ) -> None:
         check_options(chunk, retries, timeout, errors, seed)
-        self._inputs = _iterable(inputs)
+        self._inputs = readable(inputs)
+        costs = None
+        if cost is not None:
+            self._inputs = given = list(self._inputs)
+            costs = read_costs(cost, given, style)
         self.total = len(self._inputs) if isinstance(self._inputs, Sized) else None
-        self._on = _default_place(on, inputs, workers)
+        self._on = "processes" if on == "auto" and timeout is not None else on
         self._workers = workers if workers is None else worker_count(workers, 1)
         self._chunk = chunk
         self._retries = retries
@@ -294,6 +317,7 @@ class _Map:
             timeout=timeout,
             fold=reduce,
             stable=isinstance(inputs, (list, tuple, range)),
+            costs=costs,
         )
         self.listeners: list[Listener] = [] if progress is False else [progress_listener(progress)]
         registry.check(self._on)
@@ -307,9 +331,13 @@ class _Map:
         only: Sequence[range] | None = None,
     ) -> Generator[Report, None, None]:
         with ExitStack() as stack:
-            place, owned = registry.resolve(self._on, self._workers)
+            place, owned = registry.resolve(self._on, self._workers, self.total)
             if owned:
                 stack.callback(place.shutdown, wait=True)
+            costs = self.call.costs
+            if costs is not None and not place.batch:
+                tasks = [range(len(costs))] if only is None else only
+                only = longest_first(costs, tasks, place.workers)
             dispatch = Dispatch(
                 place,
                 self.call,
@@ -325,10 +353,10 @@ class _Map:
             yield from dispatch.reports()
 
 
-def _collect(job: _Map) -> list[Any]:
-    values: list[Any] = [None] * (job.total or 0)  # results go to their place as they come
+def _collect(asked: _Map) -> list[Any]:
+    values: list[Any] = [None] * (asked.total or 0)  # results go to their place as they come
     spans: list[tuple[int, int]] = []
-    for report in job.reports(raises=job.raises):
+    for report in asked.reports(raises=asked.raises):
         first, stop = report.first, report.first + len(report.values)
         values += [None] * (stop - len(values))
         values[first:stop] = report.values
@@ -343,10 +371,10 @@ def _collect(job: _Map) -> list[Any]:
     return values
 
 
-def _values(job: _Map, *, ordered: bool) -> Iterator[Any]:
-    for report in job.reports(raises=False, ordered=ordered, bounded=True):
+def _values(asked: _Map, *, ordered: bool) -> Iterator[Any]:
+    for report in asked.reports(raises=False, ordered=ordered, bounded=True):
         for index, value in enumerate(report.values, report.first):
-            if job.raises and index in report.failed:
+            if asked.raises and index in report.failed:
                 raise value
             yield value
 
@@ -354,34 +382,18 @@ def _values(job: _Map, *, ordered: bool) -> Iterator[Any]:
 def _inputs(
     func: Callable[..., Any], iterables: tuple[Iterable[Any], ...]
 ) -> tuple[Iterable[Any], Style]:
-    _check_callable(func)
+    check_callable(func)
     if not iterables:
         _refuse("map() needs at least one iterable of inputs: ff.map(func, inputs)")
     if len(iterables) == 1:
         return iterables[0], "one"
-    together = zip(*(_iterable(inputs) for inputs in iterables), strict=False)
+    together = zip(*(readable(inputs) for inputs in iterables), strict=False)
     sized = all(isinstance(inputs, Sized) for inputs in iterables)
     return (list(together) if sized else together), "star"
 
 
-def _iterable(inputs: Iterable[Any]) -> Iterable[Any]:
-    if isinstance(inputs, (list, tuple, range)):
-        return inputs
-    try:
-        iterator = iter(inputs)
-    except TypeError:
-        _refuse(f"the inputs must be iterable, as a list or a generator is, not {inputs!r}")
-    return list(iterator) if isinstance(inputs, Sized) else iterator
-
-
-def _default_place(on: Any, inputs: Any, workers: int | None) -> Any:
-    """What "auto" is for now: processes for more than one task, serial for one."""
-    if on != "auto":
-        return on
-    return "serial" if isinstance(inputs, Sized) and len(inputs) <= 1 else "processes"
-
-
-def _check_callable(func: object) -> None:
+def check_callable(func: object) -> None:
+    """Raises `UsageError` for what is no function."""
     if not callable(func):
         _refuse(f"the first argument must be callable: the function to run, not {func!r}")
 

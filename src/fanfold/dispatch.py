@@ -7,12 +7,13 @@ its way, and never so long that the workers could not share what is left.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from time import monotonic, perf_counter
 from typing import Any
 
 from fanfold.executors.base import Executor, Stream
-from fanfold.sources import Source, source_of
+from fanfold.inputs import Source, source_of
 from fanfold.tasks import Call, Chunk, MapFinished, MapStarted, Report, TaskRetried
 
 __all__ = ["Dispatch", "Event", "Listener"]
@@ -20,11 +21,14 @@ __all__ = ["Dispatch", "Event", "Listener"]
 Event = MapStarted | Report | TaskRetried | MapFinished
 Listener = Callable[[Event], None]
 
-_TARGET = 0.01  # seconds of work in a chunk
 _WORTH = 0.0005  # seconds of work below which a chunk is not worth its way
+_CHEAP = 0.05  # of the work, below which sending is cheap, and what is sent small
+_LONG = 0.04  # seconds of work in a chunk then: each takes half a millisecond from busy cores
 _GROWTH = 16  # how much larger than the largest so far a chunk may be
 _LONGEST = 1 << 16  # tasks in a chunk
 _AHEAD = 3  # chunks on their way, a worker
+_BATCH = 1000  # tasks in a chunk, where all of them are wanted at once
+_BATCHES = 100  # chunks beyond the consumer there, where tasks are drawn as they are needed
 _WINDOW = 4  # tasks beyond the consumer, a worker, at least
 _GRACE = 0.2  # seconds for earlier tasks to fail too, so that the same failure is raised each time
 _QUIET = 0.5  # seconds without a report until the listeners are told of that
@@ -177,18 +181,31 @@ class Dispatch:
         raise RuntimeError(f"a report for task {report.first}, which is not on its way")
 
     def _earliest_failure(self, stream: Stream, report: Report) -> BaseException:
-        """The failure of the lowest index, as far as that can be known soon."""
+        """The failure of the lowest index, as far as that can be known soon. Job arrays tell of
+        their elements in no order: there it is known when the tasks before it have ended."""
         index, error = _first_failure(report)
-        deadline = monotonic() + _GRACE
-        while any(chunk.first < index for chunk in self._travelling):
+        deadline = math.inf if self._executor.batch else monotonic() + _GRACE
+        while self._awaits_before(stream, index):
             left = deadline - monotonic()
-            other = stream.receive(left) if left > 0 else None
-            if other is None:
+            if left <= 0:
                 break
+            other = stream.receive(min(left, _QUIET))
+            self._tell(Report(0, []) if other is None else other)
+            if other is None:
+                continue
             self._arrived(other)
             if other.failed and other.attempt > self._retries and min(other.failed) < index:
                 index, error = _first_failure(other)
         return error
+
+    def _awaits_before(self, stream: Stream, index: int) -> bool:
+        """May a task before this one still be reported?"""
+        if self._executor.batch:
+            return stream.awaits_before(index)
+        return any(  # in a chunk as many tasks are to come as may be before it
+            chunk.first < index and len(chunk) - left < index - chunk.first
+            for chunk, left in self._travelling.items()
+        )
 
     def _tell(self, event: Event) -> None:
         for listener in self._listeners:
@@ -199,28 +216,41 @@ class _ChunkSizes:
     """How many tasks the next chunk holds, from how long tasks have taken."""
 
     def __init__(self, executor: Executor, fixed: int | None) -> None:
-        self._workers = executor.workers
+        self._executor = executor  # which may change, on="auto"
         self._fixed = fixed
         self._largest = 1
         self._pace: float | None = None  # seconds a task, its sending included
         self._sending = 0.0
-        self.ahead = 1 if executor.inline else _AHEAD * executor.workers
+        self._target = executor.stride
+
+    @property
+    def ahead(self) -> int:
+        """How many chunks may be on their way."""
+        if self._executor.batch:
+            return sys.maxsize
+        return 1 if self._executor.inline else _AHEAD * self._executor.workers
 
     @property
     def window(self) -> int:
         """How many tasks may be beyond the consumer."""
-        return max(_WINDOW * self._workers, self.ahead * self._largest)
+        if self._executor.batch:
+            return _BATCHES * _BATCH
+        return max(_WINDOW * self._executor.workers, self.ahead * self._largest)
 
     def next(self, left: int | None) -> int:
         """The size of the next chunk when ``left`` tasks are left (None: unknown)."""
         if self._fixed is not None:
             return self._fixed
+        if self._executor.batch:
+            return _BATCH
         if self._pace is None:
-            return 1
+            return self._executor.first_chunk
         pace = max(self._pace, self._sending, 1e-8)
-        size = min(_TARGET / pace, self._largest * _GROWTH, _LONGEST)
+        cheap = self._sending < _CHEAP * pace and not self._executor.inline
+        target = max(self._target, _LONG) if cheap else self._target
+        size = min(target / pace, self._largest * _GROWTH, _LONGEST)
         if left is not None:
-            fair = math.ceil(left / (2 * self._workers))
+            fair = math.ceil(left / (2 * self._executor.workers))
             size = min(size, max(fair, _WORTH / pace))
         return max(1, int(size))
 

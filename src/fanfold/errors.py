@@ -7,7 +7,10 @@ What your own function raises comes back as itself. The rest is here:
     │   └── RunNotFound                  there is no run of that name
     ├── PoolClosed (RuntimeError)        work was given to an executor after its shutdown
     ├── StartupFailed (BrokenExecutor)   workers could not be started, or their initializer failed
+    ├── EngineLost                       a cluster is gone or cannot be reached: MPI, Dask, IPython
     ├── NoSpace (OSError)                shared memory, the temporary folder or a disk is full
+    ├── SharedGone                       a shared array or value is not there, or not any more
+    ├── SourceChanged                    a file was cut or replaced while it was read
     ├── RunError                         a run cannot be read, or not be worked on
     │   ├── RunBusy                      another driver works on it
     │   ├── RunCancelled                 somebody cancelled it
@@ -19,9 +22,16 @@ What your own function raises comes back as itself. The rest is here:
     │   ├── RunUnfinished                some of its tasks have no result
     │   ├── RunUntrusted                 it belongs to somebody else
     │   └── UnsafeFolder                 somebody else could write in it
+    ├── SchedulerError                   Slurm or PBS said something that does not help
+    │   ├── SchedulerDown                it does not answer now
+    │   ├── SchedulerFull                it takes no more jobs now
+    │   ├── SubmitRefused (UsageError)   it does not take such a job
+    │   └── SubmitUnknown                it may have taken the job, or not
     └── TaskError                        one task failed, and not by an exception of its own
         ├── WorkerDied                   the worker running it ended: signal, exit, segfault
+        ├── CommandFailed                its program ended with an exit status or a signal
         ├── TaskTimeout (TimeoutError)   it ran longer than its ``timeout``
+        ├── TaskTooLarge (MemoryError)   its worker grew beyond ``max_memory_per_worker``
         ├── TaskStalled                  its worker was stopped (SIGSTOP) and did not come back
         ├── TaskLost                     its workers died again and again before it could start
         ├── TaskMissing                  it has not been tried to its end, in this run
@@ -47,6 +57,8 @@ if TYPE_CHECKING:
     from fanfold.tasks import Evidence
 
 __all__ = [
+    "CommandFailed",
+    "EngineLost",
     "FanfoldError",
     "LoadFailed",
     "NoSpace",
@@ -65,15 +77,25 @@ __all__ = [
     "RunTooNew",
     "RunUnfinished",
     "RunUntrusted",
+    "SchedulerDown",
+    "SchedulerError",
+    "SchedulerFull",
+    "SharedGone",
+    "SourceChanged",
+    "SubmitRefused",
+    "SubmitUnknown",
     "TaskError",
     "TaskLost",
     "TaskMissing",
     "TaskStalled",
     "TaskTimeout",
+    "TaskTooLarge",
     "UnsafeFolder",
     "UsageError",
     "WorkerDied",
 ]
+
+_LONGEST_COMMAND = 120  # characters in a message
 
 
 class FanfoldError(Exception):
@@ -92,9 +114,22 @@ class PoolClosed(FanfoldError, RuntimeError):
     """Work was given to an executor after its shutdown."""
 
 
+class EngineLost(FanfoldError):
+    """The engine that runs the tasks (MPI, Dask, IPython) is gone, or cannot be reached."""
+
+
 class NoSpace(FanfoldError, OSError):
     """There is no room for the data: in shared memory and the temporary folder, or on the disk of
     a run."""
+
+
+class SharedGone(FanfoldError):
+    """A shared array or value cannot be attached to: its owner has closed it or has ended, it is
+    memory of another machine, or its file is not what it was."""
+
+
+class SourceChanged(FanfoldError):
+    """A file does not hold any more what it did when the work began: it was cut or replaced."""
 
 
 class RunError(FanfoldError):
@@ -195,6 +230,26 @@ class UnsafeFolder(RunError):
     """Somebody else could write where pickles are kept: the message says how to forbid it."""
 
 
+class SchedulerError(FanfoldError):
+    """Slurm or PBS said something that does not help: the message holds its words."""
+
+
+class SchedulerDown(SchedulerError):
+    """The scheduler, or its records, cannot be asked now; later they may."""
+
+
+class SchedulerFull(SchedulerError):
+    """The scheduler takes no more jobs of this user, or at all, until others have ended."""
+
+
+class SubmitRefused(SchedulerError, UsageError):
+    """The scheduler does not take such a job: its own words, and what to do. Nothing has run."""
+
+
+class SubmitUnknown(SchedulerError):
+    """The reply of the scheduler was lost: it may have taken the job, or not."""
+
+
 class TaskError(FanfoldError):
     """One task failed, and not by an exception of its own.
 
@@ -240,16 +295,73 @@ class WorkerDied(TaskError):
         >>> WorkerDied("...", exitcode=-9).signal.name
         'SIGKILL'
         """
-        if self.exitcode is None or self.exitcode >= 0:
-            return None
-        try:
-            return signal.Signals(-self.exitcode)
-        except ValueError:  # a real-time signal has no name
-            return None
+        return _signal_of(self.exitcode)
+
+
+def _signal_of(exitcode: int | None) -> signal.Signals | None:
+    if exitcode is None or exitcode >= 0:
+        return None
+    try:
+        return signal.Signals(-exitcode)
+    except ValueError:  # a real-time signal has no name
+        return None
+
+
+class CommandFailed(TaskError):
+    """The program that a task ran, with the arguments ``argv``, has failed.
+
+    ``exitcode`` is what it ended with, as in `WorkerDied`; None when it did not run to its end.
+    ``stderr`` are the last lines that it wrote to standard error, or why it did not run.
+
+    >>> print(CommandFailed(["sort", "a b"], 2, "sort: cannot read: a b"))
+    sort 'a b' ended with exit status 2: sort: cannot read: a b
+    >>> CommandFailed(["sort"], -11, "").signal.name
+    'SIGSEGV'
+    """
+
+    def __init__(self, argv: list[str], exitcode: int | None, stderr: str) -> None:
+        super().__init__(argv, exitcode, stderr)
+        self.argv = argv
+        self.exitcode = exitcode
+        self.stderr = stderr
+
+    @property
+    def signal(self) -> signal.Signals | None:
+        """The signal that ended the program, or None."""
+        return _signal_of(self.exitcode)
+
+    def __str__(self) -> str:
+        import shlex  # late: workers need this module at once
+
+        command = " ".join(shlex.join(self.argv).split())
+        if len(command) > _LONGEST_COMMAND:
+            command = f"{command[: _LONGEST_COMMAND - 3]}..."
+        said = self.stderr.strip().rpartition("\n")[2]
+        return f"{command} {self._ending()}{f': {said}' if said else ''}"
+
+    def _ending(self) -> str:
+        if self.exitcode is None:
+            return "did not run"
+        if self.exitcode >= 0:
+            return f"ended with exit status {self.exitcode}"
+        return f"was ended by {self.signal.name if self.signal else f'signal {-self.exitcode}'}"
 
 
 class TaskTimeout(TaskError, TimeoutError):
     """The task ran longer than its ``timeout``."""
+
+
+class TaskTooLarge(TaskError, MemoryError):
+    """The task made its worker larger than ``max_memory_per_worker``, and was ended with it.
+
+    ``memory`` is what the worker had of its own when that was seen, ``limit`` what it might have,
+    in bytes.
+    """
+
+    def __init__(self, message: str, *, memory: int = 0, limit: int = 0) -> None:
+        super().__init__(message)
+        self.memory = memory
+        self.limit = limit
 
 
 class TaskStalled(TaskError):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-__all__ = ["Death", "Failure", "History", "Piece", "Session"]
+__all__ = ["Death", "Element", "Failure", "History", "Piece", "Session"]
 
 
 class Piece(NamedTuple):
@@ -68,7 +68,8 @@ class Session(NamedTuple):
     """One driver's work on a run: from when to when (None: not known, it died), and how it ended.
 
     ``why`` is "done", "failed", "interrupted", "cancelled", "superseded" or "error" as the journal
-    says, "running" while it lives, "died" when it ended without a word.
+    says, "running" while it lives, "died" when it ended without a word. One that submitted job
+    arrays lasts until their elements have ended; "unfinished" when some of them were ended.
     """
 
     writer: str
@@ -79,12 +80,41 @@ class Session(NamedTuple):
     why: str
 
 
+class Element(NamedTuple):
+    """One element of a job array: what it asked for, and what it used of it.
+
+    ``number`` is its own in the run, ``index`` its index in the job. ``state`` is a word of
+    `fanfold.schedulers.base.JobState`. ``cores``, ``memory`` (bytes) and ``walltime`` (seconds) are
+    what was asked for; ``seconds`` how long it ran, ``cpu_time`` seconds of one core, and
+    ``peak_memory`` the most bytes that all its processes had together. ``recorded_cpu_time`` and
+    ``recorded_memory`` are what the scheduler says of the same. None is not known.
+    """
+
+    number: int
+    job: str
+    index: int  # type: ignore[assignment]  # of the element, as everywhere
+    node: str
+    state: str
+    tasks: int
+    cores: int
+    memory: int | None
+    walltime: int | None
+    began: float | None = None
+    seconds: float | None = None
+    cpu_time: float | None = None
+    peak_memory: int | None = None
+    recorded_cpu_time: float | None = None
+    recorded_memory: int | None = None
+
+
 @dataclass(slots=True)
 class History:
     """A run as it is now.
 
     ``asked`` is what ``run.json`` holds. A task is ``done``, ``failed`` (its last try), or missing:
     it has not been tried to the end. ``damage`` are sentences about what could not be read.
+    ``shared`` and ``spilled`` are the most bytes that one driver and its workers had in shared
+    memory, and in files because that was full.
     """
 
     name: str
@@ -101,6 +131,9 @@ class History:
     failures: list[Failure] = field(default_factory=list)
     sessions: list[Session] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
+    elements: list[Element] = field(default_factory=list)
+    shared: int = 0
+    spilled: int = 0
 
     @property
     def missing(self) -> int:

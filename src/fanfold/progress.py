@@ -1,4 +1,5 @@
-"""Listens to the events of a map and tells how far it is: a bar in a terminal, lines in a log.
+"""Listens to the events of a map and tells how far it is: a bar in a terminal or a notebook, lines
+in a log.
 
 Dispatch calls the listener with every event, and with an empty `Report` when nothing has ended
 for a while: time is told even when tasks take minutes. So no thread is needed here, and a report
@@ -13,19 +14,19 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from fanfold.seeds import in_task
-from fanfold.tasks import MapFinished, MapStarted, Report, TaskRetried
+from fanfold.tasks import MapFinished, MapStarted, Report
 from fanfold.units import format_duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from fanfold.dispatch import Event
+
 __all__ = ["listener"]
 
-Event = MapStarted | Report | TaskRetried | MapFinished
 Clock = Callable[[], float]
 
 BAR_AFTER, BAR_EVERY = 0.7, 0.1  # seconds
@@ -37,7 +38,7 @@ def listener(
 ) -> Callable[[Event], None]:
     """What dispatch calls with the events of one map.
 
-    ``progress`` None draws a bar when ``file`` is a terminal (or in Jupyter) and the map has
+    ``progress`` None draws a bar when ``file`` is a terminal, or in a notebook, when the map has
     lasted 0.7 seconds; elsewhere it writes a plain line every 10 seconds. True begins at once,
     False tells nothing. A map inside a task of another map tells nothing unless ``progress`` is
     True: the outer one has the screen. ``file`` is standard error unless given; ``clock`` gives
@@ -56,6 +57,8 @@ def listener(
     silent = progress is False or (progress is None and in_task())
     if silent or file is None:  # a program without a console has no standard error
         return _tell_nothing
+    if file is sys.stderr and _in_notebook():
+        return _Listener(_Cell(), 0.0 if progress else BAR_AFTER, BAR_EVERY, clock)
     if _can_draw_on(file):
         return _Listener(_Bar(file, clock), 0.0 if progress else BAR_AFTER, BAR_EVERY, clock)
     return _Listener(_Lines(file), 0.0 if progress else LINES_AFTER, LINES_EVERY, clock)
@@ -70,13 +73,12 @@ def _can_draw_on(file: TextIO) -> bool:
         terminal = file.isatty()
     except ValueError:  # it is closed
         return False
-    return (terminal and os.environ.get("TERM") != "dumb") or (file is sys.stderr and _in_jupyter())
+    return terminal and os.environ.get("TERM") != "dumb"
 
 
-def _in_jupyter() -> bool:
-    """Whether this is a notebook that can show a moving bar; without ipywidgets it cannot."""
+def _in_notebook() -> bool:
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return type(shell).__name__ == "ZMQInteractiveShell" and find_spec("ipywidgets") is not None
+    return type(shell).__name__ == "ZMQInteractiveShell"
 
 
 class _State:
@@ -187,8 +189,33 @@ class _Lines:
         """Every line is already written."""
 
 
+class _Cell:
+    """A bar in a notebook, shown again in its place."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def show(self, state: _State) -> None:
+        from IPython import display
+
+        total = state.done if state.finished and state.total is None else state.total
+        value = "" if total is None else f' max="{max(1, total)}" value="{state.done}"'
+        shown = {
+            "text/plain": f"fanfold: {state}",
+            "text/html": f"<progress{value}></progress> {state}",
+        }
+        if self._handle is None:
+            draw: Any = display.display
+            self._handle = draw(shown, raw=True, display_id=True)
+        else:
+            self._handle.update(shown, raw=True)
+
+    def close(self) -> None:
+        """What was shown last stays."""
+
+
 class _Bar:
-    """A bar that moves, for people. rich takes 60 ms to import: not before it is needed."""
+    """A bar that moves in a terminal. rich takes 60 ms to import: not before it is needed."""
 
     def __init__(self, file: TextIO, clock: Clock) -> None:
         self._file = file

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from fanfold.errors import UsageError
-from fanfold.units import parse_size, parse_walltime
+from fanfold.units import counted, parse_size, parse_walltime
 
 __all__ = [
     "Cores",
@@ -18,6 +18,7 @@ __all__ = [
     "blas_threads",
     "core_limits",
     "cores",
+    "read_memory",
     "thread_environment",
 ]
 
@@ -91,6 +92,15 @@ class Resources(_Asked):
             raise UsageError("\n".join(wrong))
         return super().__new__(cls, **read)
 
+    @property
+    def workers(self) -> int:
+        """How many tasks run at a time unless it is said: one a GPU, or else one a core.
+
+        >>> Resources(cores=8).workers, Resources(cores=8, gpus=2).workers
+        (8, 2)
+        """
+        return self.gpus or self.cores
+
 
 def _whole_number(least: int) -> Callable[[Any], int]:
     def read(value: Any) -> int:
@@ -152,10 +162,13 @@ def _lines(value: Any) -> tuple[str, ...]:
     return lines
 
 
+read_memory = _amount(parse_size, "'4GB'")
+"""Bytes, of a number of them or of a size such as ``"4GB"``. Raises `UsageError`."""
+
 _FIELDS: dict[str, Callable[[Any], Any]] = {
     "nodes": _whole_number(1),
     "cores": _whole_number(1),
-    "memory": _amount(parse_size, "'4GB'"),
+    "memory": read_memory,
     "gpus": _whole_number(0),
     "walltime": _amount(parse_walltime, "'1h30m'"),
     "queue": _word("'long'"),
@@ -202,8 +215,7 @@ class Cores(int):
         """The number and every reason, a line each; ``>`` marks what decides."""
         deciding = [reason.source for reason in self.reasons if reason.limit == self]
         width = max((len(reason.source) for reason in self.reasons), default=0)
-        noun = "core" if self == 1 else "cores"
-        lines = [f"{int(self)} {noun} may be used, because of {' and '.join(deciding)}"]
+        lines = [f"{counted(int(self), 'core')} may be used, because of {' and '.join(deciding)}"]
         for source, limit, explanation in self.reasons:
             mark = ">" if limit == self else " "
             shown = "-" if limit is None else str(limit)
@@ -238,7 +250,7 @@ def core_limits(
     yield Reason("machine", machine, f"{machine} logical CPUs")
     if hasattr(os, "sched_getaffinity"):
         allowed = len(os.sched_getaffinity(0))
-        yield Reason("affinity", allowed, f"the process is bound to {_cpus(allowed)}")
+        yield Reason("affinity", allowed, f"the process is bound to {counted(allowed, 'CPU')}")
     yield _cgroup_limit(root)
     yield from _slurm_limits(environ)
     yield from _pbs_limits(environ, hostname or os.uname().nodename)
@@ -283,10 +295,6 @@ def _positive(text: str) -> int | None:
     text = text.strip()
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
     return number or None
-
-
-def _cpus(count: int) -> str:
-    return f"{count} CPU" if count == 1 else f"{count} CPUs"
 
 
 def _whole(name: str, environ: Mapping[str, str], meaning: str) -> Reason:

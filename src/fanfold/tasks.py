@@ -23,6 +23,7 @@ __all__ = [
     "MapStarted",
     "Outcome",
     "Report",
+    "Style",
     "TaskRetried",
     "log_paths",
     "short_repr",
@@ -55,7 +56,9 @@ class Call:
     ``"keywords"`` f(**item), ``"both"`` f(*item[0], **item[1]). ``entropy`` keys the random
     streams. ``timeout`` is the limit of one task in seconds. ``fold``, when there is one, reduces
     the values before they travel (see `fanfold.folding`). ``stable`` promises that inputs do not
-    change while the call runs, so that an array passed twice need not be compared.
+    change while the call runs, so that an array passed twice need not be compared. ``costs`` are
+    what the tasks cost, where that is known (see `fanfold.costs`), for an executor that shares all
+    of them out beforehand.
 
     ``evidence`` asks for `Evidence` of each task, and for what tasks print to go into files: each
     worker appends to two, whose names begin with it, an absolute path (see `log_paths`). None, the
@@ -63,7 +66,7 @@ class Call:
     a gigabyte.
     """
 
-    __slots__ = ("entropy", "evidence", "fold", "func", "stable", "style", "timeout")
+    __slots__ = ("costs", "entropy", "evidence", "fold", "func", "stable", "style", "timeout")
 
     def __init__(
         self,
@@ -74,6 +77,7 @@ class Call:
         fold: Callable[[Any, Any], Any] | None = None,
         stable: bool = False,
         evidence: str | None = None,
+        costs: Sequence[float] | None = None,
     ) -> None:
         self.func = func
         self.style = style
@@ -82,6 +86,7 @@ class Call:
         self.fold = fold
         self.stable = stable
         self.evidence = evidence
+        self.costs = costs
 
     def describe(self, index: int, item: Any) -> str:
         """A task in words.

@@ -1,4 +1,4 @@
-"""Durations, walltimes, byte sizes and index ranges: what people write and what people read."""
+"""Durations, walltimes, sizes, counts and ranges: what people write and what people read."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from itertools import chain
 from fanfold.errors import UsageError
 
 __all__ = [
+    "counted",
     "format_duration",
     "format_size",
     "format_walltime",
@@ -88,6 +89,15 @@ def format_size(size: int) -> str:
         if amount < 1023.95:  # what would be shown as 1024.0 is 1.0 of the next unit
             return f"{amount:.1f} {unit}"
     return f"{amount / 1024:.1f} TB"
+
+
+def counted(count: int, noun: str) -> str:
+    """A count and its noun.
+
+    >>> counted(1, "task"), counted(2, "task"), counted(0, "task")
+    ('1 task', '2 tasks', '0 tasks')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def parse_walltime(text: str) -> int:

@@ -17,7 +17,7 @@ import pytest
 import fanfold as ff
 from fanfold.errors import TaskStalled, TaskTimeout, WorkerDied
 from fanfold.executors.base import StartupFailed
-from fanfold.executors.memory import KernelKills
+from fanfold.executors.work.memory import KernelKills
 from fanfold.testing.faults import die_sending, exits_on_load, kill_self, segfault
 
 TASKS, GUILTY = 8, 5
@@ -64,7 +64,7 @@ def test_segfault(method, chunk, maps):
     assert guilty.error.evidence == guilty.piece
     assert (guilty.piece.first, guilty.piece.count) == (GUILTY, 1)
     assert before < guilty.piece.began < time.time()
-    assert 0 < guilty.piece.seconds < 30
+    assert 0 < guilty.piece.seconds < 60
     assert guilty.outcome.seconds == guilty.piece.seconds
     assert MIB < guilty.piece.peak_memory <= guilty.error.peak_memory
     innocents_are_well(ran)
@@ -73,12 +73,13 @@ def test_segfault(method, chunk, maps):
 def test_kill(maps):
     """What a task printed before it was killed is in its part of the log, though it flushed
     nothing; that it was not the kernel, for want of memory, is known where the system tells."""
+    kills = KernelKills()
     with ff.ProcessExecutor(2) as pool:
         ran = maps(pool, printing(kill_self), range(TASKS), chunk=TASKS)
     guilty = ran[GUILTY]
     assert guilty.error.signal == signal.SIGKILL
     assert guilty.out == b"out 5\nlast words\n"
-    if Path("/proc/vmstat").exists():
+    if kills.explain_one() is False:  # nor has it ended a process of somebody else meanwhile
         assert guilty.error.out_of_memory is False
         assert "not for want of memory" in str(guilty.error)
     innocents_are_well(ran)
@@ -115,7 +116,7 @@ def test_death_while_sending(maps):
         ran = maps(pool, printing(lambda: die_sending(512 * MIB, 0.1)), range(TASKS))
     assert ran[GUILTY].error.phase == "send"
     assert ran[GUILTY].out == b"out 5\nlast words\n"
-    assert ran[GUILTY].piece.seconds < 30
+    assert ran[GUILTY].piece.seconds < 60
     innocents_are_well(ran)
 
 
@@ -133,18 +134,18 @@ def test_death_while_loading(maps):
     assert ran[1].error.phase == "load"
     assert ran[1].out == b"loading"
     assert before < ran[1].piece.began < time.time()
-    assert ran[1].piece.seconds < 30
+    assert ran[1].piece.seconds < 60
 
 
 def test_timeout(maps):
     """A task that is ended at its time limit has evidence: how long it ran, and what it printed."""
     with ff.ProcessExecutor(2) as pool:
-        ran = maps(pool, printing(lambda: time.sleep(60)), range(TASKS), timeout=0.5)
+        ran = maps(pool, printing(lambda: time.sleep(60)), range(TASKS), timeout=2.0)
     guilty = ran[GUILTY]
     assert isinstance(guilty.error, TaskTimeout)
     assert guilty.error.evidence == guilty.piece
     assert guilty.out == b"out 5\nlast words\n"
-    assert 0.5 <= guilty.piece.seconds < 30
+    assert 2.0 <= guilty.piece.seconds < 60
     assert guilty.piece.peak_memory > MIB
     innocents_are_well(ran)
 
@@ -159,7 +160,7 @@ def test_timeout_that_is_handled(maps):
             time.sleep(0.01)
 
     with ff.ProcessExecutor(1) as pool:
-        ran = maps(pool, printing(act), range(TASKS), timeout=0.3)
+        ran = maps(pool, printing(act), range(TASKS), timeout=1.5)
     assert ran[GUILTY].out == b"out 5\nlast words\ncleaning up\n"
     innocents_are_well(ran)
 

@@ -233,13 +233,13 @@ def test_timeout(maps):
             ended.set()
 
     with ff.ThreadExecutor(1) as pool:
-        ran = maps(pool, task, range(4), timeout=0.3, chunk=4)
+        ran = maps(pool, task, range(4), timeout=1.5, chunk=4)
         go_on.set()
         assert ended.wait(30)
     error = ran[1].error
     assert isinstance(error, TaskTimeout)
     assert error.evidence == ran[1].piece
-    assert 0.3 <= error.evidence.seconds < 30
+    assert 1.5 <= error.evidence.seconds < 60
     assert error.evidence.cpu_time is None
     assert [one.out for one in ran] == [b"before %d\n" % n for n in range(4)]
 
@@ -281,7 +281,7 @@ def test_files_are_closed(pool, maps):
         return [link for link in found if os.path.realpath(link).startswith(str(maps.folder))]
 
     maps(pool, print, range(30))
-    assert still_open() == []
+    until(lambda: still_open() == [], "the logs to be closed")  # by who told the last report
     left = threading.Event()
     maps(pool, lambda n: left.wait(30), [1], timeout=0.2)
     left.set()

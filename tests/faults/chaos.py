@@ -26,7 +26,7 @@ from fanfold.transport.segments import process_folder
 
 ENOUGH = {"retries": 50, "progress": False}
 KILLED = ff.WorkerDied, ff.TaskStalled, ff.TaskTimeout  # what the stranger may make of a task
-LONGEST = 30.0  # seconds after its end until the program shows every stack and gives up
+LONGEST = 60.0  # seconds after its end until the program shows every stack and gives up
 
 
 def nap(n):
@@ -70,7 +70,7 @@ def submit_and_cancel(pool, chance):
         if n in cancelled:
             assert future.cancelled()
         else:
-            error = future.exception(timeout=20)
+            error = future.exception(timeout=50)
             assert isinstance(error, KILLED) or future.result() == n
 
 

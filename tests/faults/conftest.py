@@ -65,6 +65,7 @@ class Driver:
         until(
             lambda: line in self.out.splitlines() or self.process.poll() is not None,
             f"the driver to say {line!r}",
+            60,
         )
         assert line in self.out.splitlines(), self.report()
 
@@ -75,7 +76,7 @@ class Driver:
         """As a terminal does: to the whole foreground process group."""
         os.killpg(self.pid, signum)
 
-    def end(self, limit: float = 30.0) -> int:
+    def end(self, limit: float = 60.0) -> int:
         """Wait for the end of it; its exit code. What it said is shown where it takes too long."""
         try:
             return self.process.wait(limit)
@@ -101,7 +102,7 @@ class Driver:
         folders = {Path("/dev/shm"), Path(tempfile.gettempdir())}
         return [name for folder in folders for name in folder.glob(f"fanfold-*-{self.pid}-*-*")]
 
-    def nothing_is_left(self, seconds: float = 2.0, *, names: bool = True) -> None:
+    def nothing_is_left(self, seconds: float = 20.0, *, names: bool = True) -> None:
         """Wait for its last process, and its last name, to go; fails after ``seconds``."""
         deadline = time.monotonic() + seconds
         while left := [*self.family(), *(self.names() if names else [])]:
@@ -152,7 +153,7 @@ def launch() -> Iterator[Start]:
 
 @pytest.fixture
 def start(tmp_path: Path, launch: Start) -> Start:
-    """Start a Python script: ``start(script, *arguments, prefix=(), limit=30, **how)``.
+    """Start a Python script: ``start(script, *arguments, prefix=(), limit=60, **how)``.
 
     ``prefix`` goes before the interpreter in the command, ``how`` to `launch`. After ``limit``
     seconds the script shows every stack and ends; None is for scripts that fork, for the watch
@@ -164,7 +165,7 @@ def start(tmp_path: Path, launch: Start) -> Start:
         script: str,
         *arguments: object,
         prefix: Sequence[str] = (),
-        limit: float | None = 30,
+        limit: float | None = 60,
         **how: Any,
     ) -> Driver:
         folder = tmp_path / f"driver-{next(numbers)}"

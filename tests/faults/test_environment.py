@@ -58,7 +58,7 @@ def test_submit_from_a_thread_that_ends(method):
         thread.start()
         thread.join()
         until(lambda: not thread.is_alive(), "the thread to end")
-        pids = {pool.submit(os.getpid).result(timeout=10) for _ in range(50)}
+        pids = {pool.submit(os.getpid).result(timeout=60) for _ in range(50)}
         assert first[0] in pids
 
 
@@ -212,11 +212,11 @@ def test_module_gone(tmp_path, monkeypatch):
         assert pool.submit(gone_module.answer, 0).result() == 42
     (tmp_path / "gone_module.py").unlink()
     with ff.ProcessExecutor(1) as pool:
-        error = pool.submit(gone_module.answer, 0).exception(timeout=10)
+        error = pool.submit(gone_module.answer, 0).exception(timeout=60)
         del sys.modules["gone_module"]
         assert isinstance(error, ff.LoadFailed)
         assert "No module named 'gone_module'" in str(error)
-        assert pool.submit(abs, -1).result(timeout=10) == 1
+        assert pool.submit(abs, -1).result(timeout=60) == 1
 
 
 def test_files_named_like_modules(method, tmp_path, launch):
@@ -328,14 +328,17 @@ def test_any_umask(umask, run):
     driver = run(
         f"""
         os.umask({umask})
+        from pathlib import Path
+        from fanfold.testing import Gate
         from fanfold.transport.segments import process_folder
 
         def mode(path):
             return oct(os.stat(path).st_mode & 0o777)
 
         with ff.ProcessExecutor(1) as pool:
-            blocked = threading.Event()
-            pool.submit(time.sleep, 0.2).add_done_callback(lambda _: blocked.wait())
+            blocked, gate = threading.Event(), Gate(Path())
+            pool.submit(gate.wait).add_done_callback(lambda _: blocked.wait())
+            gate.open()
             future = pool.submit(bytes, 1 << 20)
             roots = process_folder().roots
             names = []
@@ -354,6 +357,6 @@ def test_empty_environment(tmp_path):
     code = "import fanfold as ff; print(ff.map(abs, [-1, -2], on='processes'))"
     here = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=here, capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", code], env=here, capture_output=True, text=True, timeout=60
     )
     assert (done.stdout, done.returncode) == ("[1, 2]\n", 0), done.stderr

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import CancelledError, as_completed, wait
@@ -21,6 +23,55 @@ from fanfold.transport.segments import process_folder
 
 MANY = 500_000 if os.environ.get("FANFOLD_FAULTS") == "whole" else 50_000
 concurrently = pytest.mark.parametrize("on", ["threads", "processes"])
+
+
+# The end of a worker
+
+FAREWELL = """
+import os, pickle, socket
+from fanfold.executors.pool import worker
+from fanfold.executors.work.mark import new_mark
+from fanfold.transport.channel import Channel
+from fanfold.transport.surroundings import surroundings
+
+class Overtaken(worker._Worker):
+    began = False
+
+    def _watch(self):
+        self.began = True
+
+    def _end_copy(self):  # the last step before it reads
+        if self.began:
+            self._relieve()
+
+ours, theirs = map(Channel, socket.socketpair())
+setup = worker.Setup(
+    "worker 0", [], "", memory=None, initializer=None, surroundings=surroundings()
+)
+for operations in ([("setup", setup)], [("exit",)]):
+    ours.send(pickle.dumps(operations))
+os._exit(Overtaken(theirs, new_mark()[1]).serve())
+"""
+
+
+def test_a_farewell_that_is_overheard():
+    """A worker that is told to leave does, also where its watching thread has read that while the
+    other was about to: whoever shuts the pool down waits for it."""
+    subprocess.run([sys.executable, "-c", FAREWELL], check=True, timeout=60)
+
+
+def test_workers_may_begin_later(gate):
+    """A pool may be told to start fewer workers for now, and all of them later."""
+    with ff.ProcessExecutor(2) as pool:
+        pool.resize(1)
+        waiting = [pool.submit(gate.wait, number) for number in range(4)]
+        gate.wait_for(1)
+        assert len(pool.process_ids()) == 1
+        pool.resize(2)
+        gate.wait_for(2)
+        assert len(pool.process_ids()) == 2
+        gate.open()
+        wait(waiting)
 
 
 # Pools in pools
@@ -62,23 +113,27 @@ def test_inner_pool_dies_with_its_worker(log):
         future = pool.submit(outer, 0)
         log.wait_for(2)
         os.kill(pool.process_ids()[0], 9)
-        assert isinstance(future.exception(timeout=10), ff.WorkerDied)
-        until(lambda: not any(map(alive, log.numbers())), "the inner workers to end", 2)
+        assert isinstance(future.exception(timeout=60), ff.WorkerDied)
+        until(lambda: not any(map(alive, log.numbers())), "the inner workers to end")
 
 
 def test_pools_side_by_side(gate):
     """L35: pools of one driver do not touch each other's memory: while the results of one wait to
     be taken, those of another come, and all are right."""
+    here = threading.current_thread()
     with ff.ProcessExecutor(1) as first, ff.ProcessExecutor(1) as second:
         held = [first.submit(np.full, 1 << 16, n) for n in range(8)]
-        held[0].add_done_callback(lambda _: gate.wait())
+        for future in held:  # of one that is done already it is called here, and must not wait
+            future.add_done_callback(
+                lambda _: gate.wait() if threading.current_thread() is not here else None
+            )
         until(lambda: len(segments()) >= 2, "results that wait")
         try:
             others = ff.map(lambda n: np.full(1 << 16, -n), range(8), on=second)
         finally:
             gate.open()
         assert all((array == -n).all() for n, array in enumerate(others))
-        assert all((future.result(10) == n).all() for n, future in enumerate(held))
+        assert all((future.result(60) == n).all() for n, future in enumerate(held))
 
 
 def segments():
@@ -110,9 +165,9 @@ def test_callback_that_raises(on, error, gate, caplog):
         for future in futures:
             future.add_done_callback(callback)
         gate.open()
-        assert isinstance(futures.pop(2).exception(timeout=10), ZeroDivisionError)
-        assert [future.result(timeout=10) for future in futures] == [0, 1, *range(3, 20)]
-        assert pool.submit(abs, -1).result(timeout=10) == 1
+        assert isinstance(futures.pop(2).exception(timeout=60), ZeroDivisionError)
+        assert [future.result(timeout=60) for future in futures] == [0, 1, *range(3, 20)]
+        assert pool.submit(abs, -1).result(timeout=60) == 1
     assert caplog.text.count(f"{error.__name__}: from a callback") == 20
 
 
@@ -135,7 +190,7 @@ def test_callback_that_submits(on):
     with ff.executor(on, workers=1) as pool:
         for _ in range(3):
             pool.submit(int, 50).add_done_callback(again)
-        until(lambda: len(ends) == 3, "the chains to end", 10)
+        until(lambda: len(ends) == 3, "the chains to end")
 
 
 # The end
@@ -177,7 +232,7 @@ def test_use_in_a_forked_child(on, run):
                 say(ff.map(abs, [-1, -2], on=sys.argv[1], workers=1))
                 sys.exit(7)
             say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-            say(pool.submit(abs, -2).result(timeout=5))
+            say(pool.submit(abs, -2).result(timeout=60))
         """,
         on,
         limit=None,
@@ -192,13 +247,13 @@ def test_executor_is_collected(on):
     futures = [pool.submit(time.sleep, 0.01) for _ in range(20)]
     del pool
     gc.collect()
-    assert [future.result(timeout=10) for future in futures] == [None] * 20
+    assert [future.result(timeout=60) for future in futures] == [None] * 20
 
 
 ENDINGS = {
     "pending": "futures = [pool.submit(work, n) for n in range(8)]",
     "after a map": "ff.map(work, range(8), on=pool)",
-    "an unfinished imap": "results = ff.imap(work, range(1000), on=pool); next(results)",
+    "an unfinished imap": "results = ff.imap(work, range(5000), on=pool); next(results)",
     "an exception": "futures = [pool.submit(work, n) for n in range(8)]; 1 / 0",
     "sys.exit": "futures = [pool.submit(work, n) for n in range(8)]; sys.exit(0)",
     "a submit at exit": "atexit.register(lambda: pool.submit(work, 1)); pool.submit(work, 0)",
@@ -236,10 +291,12 @@ def test_end_of_the_interpreter(on, ending, start):
         """,
         on,
     )
-    code = driver.end(limit=10)
+    code = driver.end()
     assert code == (1 if ending == "an exception" else 0), driver.report()
     if ending in ("pending", "after a map", "an exception", "sys.exit"):
         assert driver.out.count("worked") == 8
+    if ending == "an unfinished imap":
+        assert driver.out.count("worked") < 5000
     refused = "can't create new thread at interpreter shutdown" in driver.err  # Python 3.12
     if ending in ("thread that ends later", "a map at exit"):
         assert "[1, 2]" in driver.out or refused
@@ -276,9 +333,9 @@ def test_pauses_between_tasks():
     with ff.ProcessExecutor(1) as pool:
         for n in range(60):
             time.sleep(chance.choice([0, 0.0001, 0.001, 0.01, 0.05]) * chance.random())
-            assert pool.submit(abs, -n).result(timeout=5) == n
+            assert pool.submit(abs, -n).result(timeout=60) == n
         time.sleep(0.4)
-        assert pool.submit(abs, -1).result(timeout=5) == 1
+        assert pool.submit(abs, -1).result(timeout=60) == 1
 
 
 # Cancelling
@@ -288,7 +345,7 @@ def test_pauses_between_tasks():
 @settings(
     max_examples=MANY // 1000,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
 def test_cancel_racing_completion(on, data, shared):
@@ -306,7 +363,7 @@ def test_cancel_racing_completion(on, data, shared):
         future.add_done_callback(told.append)
     time.sleep(pause)
     cancelled = {n: futures[n].cancel() for n in order}
-    wait(futures, timeout=20)
+    wait(futures, timeout=60)
     for n, future in enumerate(futures):
         if cancelled[n]:
             with pytest.raises(CancelledError):
@@ -315,7 +372,7 @@ def test_cancel_racing_completion(on, data, shared):
             assert future.result(timeout=0) == n
     ran = sorted(int(number) for (number,) in log.lines()[began:])
     assert ran == [n for n in range(count) if not cancelled[n]]
-    until(lambda: len(told) == count, "the callbacks", 5)
+    until(lambda: len(told) == count, "the callbacks")
     assert len(set(map(id, told))) == count
 
 
@@ -342,19 +399,25 @@ def shared(log):
 
 
 @concurrently
-def test_cancel_from_many_threads(on):
+def test_cancel_from_many_threads(on, gate):
     """L62: however many threads cancel the same futures, each is cancelled once or ends once."""
+
+    def cancel():
+        futures[-1].cancel()
+        gate.open()
+        for future in reversed(futures):
+            future.cancel()
+
     with ff.executor(on, workers=2) as pool:
+        for number in range(2):
+            pool.submit(gate.wait, number)
         futures = [pool.submit(time.sleep, 0.0005) for _ in range(300)]
-        threads = [
-            threading.Thread(target=lambda: [future.cancel() for future in reversed(futures)])
-            for _ in range(4)
-        ]
+        threads = [threading.Thread(target=cancel) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        ended = list(as_completed(futures, timeout=20))
+        ended = list(as_completed(futures, timeout=60))
     assert len(ended) == len(set(map(id, ended))) == 300
     assert all(future.cancelled() or future.result() is None for future in futures)
     assert any(future.cancelled() for future in futures)

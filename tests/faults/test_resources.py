@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import numpy as np
-import psutil
 import pytest
 
 import fanfold as ff
@@ -75,7 +74,7 @@ def test_no_descriptors_left(way, run):
                 say("done")
             except ff.FanfoldError as error:
                 say(type(error).__name__, error)
-        say(time.monotonic() - began < 6)
+        say(time.monotonic() - began < 30)
         """
     )
     answer, soon = driver.out.splitlines()
@@ -120,7 +119,7 @@ def test_standard_streams_closed(run):
             with ff.ProcessExecutor(1) as pool:
                 results = ff.map(task, [0, n, 5, 6], on=pool, errors="return")
                 say(*[getattr(result, "index", result) for result in results])
-                say(pool.submit(abs, -1).result(timeout=5))
+                say(pool.submit(abs, -1).result(timeout=60))
         """
     )
     lines = driver.out.splitlines()
@@ -133,9 +132,9 @@ def test_channel_closed():
     """L40: a task that closes what is not its own fails alone, whichever descriptors it closes."""
     for first in range(3, 12):
         with ff.ProcessExecutor(1) as pool:
-            error = pool.submit(os.close, first).exception(timeout=10)
+            error = pool.submit(os.close, first).exception(timeout=60)
             assert error is None or isinstance(error, (OSError, ff.WorkerDied))
-            assert pool.submit(abs, -1).result(timeout=10) == 1
+            assert pool.submit(abs, -1).result(timeout=60) == 1
 
 
 # Shared memory and disk
@@ -247,9 +246,9 @@ def test_file_size_limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, MIB))
 
     with ff.ProcessExecutor(1, initializer=limit) as pool:
-        error = pool.submit(bytes, 8 * MIB).exception(timeout=10)
+        error = pool.submit(bytes, 8 * MIB).exception(timeout=60)
         assert type(error) is NoSpace
-        assert len(pool.submit(bytes, MIB // 2).result(timeout=10)) == MIB // 2
+        assert len(pool.submit(bytes, MIB // 2).result(timeout=60)) == MIB // 2
 
 
 # Main memory
@@ -270,4 +269,4 @@ def test_worker_that_grows():
     assert sorted(n for n, _ in results) == list(range(200))
     pids = [pid for _, pid in results]
     assert max(map(pids.count, set(pids))) <= 10
-    assert max(peaks) < psutil.Process().memory_info().rss + 40 * MIB
+    assert max(peaks) < min(peaks) + 40 * MIB

@@ -1,8 +1,8 @@
 """Every row of the fault matrix has a test that injects it, or a reason why it has none.
 
-The rows are the ways in which a local pool can be hurt, L01 to L62, and a durable run, R01 to R27
-and X01 to X17, numbered once and for all; the docstring of a test begins with the rows it holds.
-`docs/reference/faults.md` tells users the same.
+The rows are the ways in which a local pool can be hurt, L01 to L62, a durable run, R01 to R27, and
+one on a scheduler, S01 to S30, and attacks, X01 to X17, numbered once and for all; the docstring of
+a test begins with the rows it holds. `docs/reference/faults.md` tells users the same.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ TESTS = Path(__file__).parent.parent
 ROWS = [
     *(f"L{number:02}" for number in range(1, 63)),
     *(f"R{number:02}" for number in range(1, 28)),
+    *(f"S{number:02}" for number in range(1, 31)),
     *(f"X{number:02}" for number in range(1, 18)),
 ]
 NOT_TESTED = {
-    "L04": "fanfold sets no limit to a worker's memory yet, so there is none to exceed. What "
-    "helps: max_tasks_per_child (L50), or RLIMIT_AS, set by an initializer (L38).",
     "R09": "There is no database, so none of its journals can be left behind: see R07.",
     "R10": "There is no database, so none can be opened in a way that NFS does not bear.",
     "R25": "There is no command yet that removes runs.",
@@ -36,7 +35,7 @@ def rows_tested() -> dict[str, list[str]]:
     for path in sorted(TESTS.rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                rows = re.match(r"((?:[LRX]\d\d(?:, )?)+): ", ast.get_docstring(node) or "")
+                rows = re.match(r"((?:[LRSX]\d\d(?:, )?)+): ", ast.get_docstring(node) or "")
                 for row in rows[1].split(", ") if rows else ():
                     found.setdefault(row, []).append(f"{path.name}::{node.name}")
     return found

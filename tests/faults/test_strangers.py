@@ -12,6 +12,7 @@ from collections import Counter
 import numpy as np
 import psutil
 import pytest
+from tests.faults.test_deaths import runs
 
 import fanfold as ff
 from fanfold.errors import WorkerDied
@@ -55,7 +56,7 @@ def test_strangers_at_random_times(way, log):
             results = named(ff.map(task, range(len(naps)), naps, on=pool, errors="return"))
         else:
             futures = [pool.submit(task, n, nap) for n, nap in enumerate(naps)]
-            results = named(future.exception(30) or future.result() for future in futures)
+            results = named(future.exception(100) or future.result() for future in futures)
         over.set()
         killer.join()
     errors = {n: value for n, value in results.items() if isinstance(value, BaseException)}
@@ -84,14 +85,16 @@ def test_strangers_while_large_values_travel():
     with ff.ProcessExecutor(2) as pool:
         killer = threading.Thread(target=kill_now_and_then, args=(pool, chance, over, killed))
         killer.start()
-        results = ff.map(np.negative, iter(arrays), on=pool, retries=20)
-        over.set()
-        killer.join()
+        try:
+            results = ff.map(np.negative, iter(arrays), on=pool, retries=200)
+        finally:
+            over.set()
+            killer.join()
         assert len(killed) > 5
         pairs = zip(results, arrays, strict=True)
         wrong = [(n, a) for n, (a, b) in enumerate(pairs) if not np.array_equal(a, -b)]
         assert wrong == []
-        until(lambda: segments() == [], "the memory to be given back", 2)
+        until(lambda: segments() == [], "the memory to be given back")
 
 
 def test_death_while_an_early_result_is_packed(log):
@@ -131,7 +134,9 @@ def test_death_while_an_early_result_is_packed(log):
 
 
 def kill_now_and_then(pool, chance, over, killed):
-    while not over.wait(0.05):
+    """For so many times only: on a busy machine no new worker may come to its first task between
+    two of them."""
+    while len(killed) < 40 and not over.wait(0.05):
         for pid in chance.sample(pool.process_ids() or [0], 1):
             if pid:
                 killed.append(pid)
@@ -151,7 +156,7 @@ def test_idle_worker_killed(method):
         for signum in (signal.SIGTERM, signal.SIGKILL):
             pid = pool.submit(os.getpid).result()
             os.kill(pid, signum)
-            assert pool.submit(os.getpid).result(timeout=10) != pid
+            assert pool.submit(os.getpid).result(timeout=60) != pid
 
 
 def test_death_while_loading_is_tried_again(log):
@@ -174,7 +179,7 @@ def test_death_while_loading_is_tried_again(log):
         future = pool.submit(lambda array, text: (int(array[-1]), text), large, Slow())
         log.wait_for(1)
         os.kill(log.numbers()[0], signal.SIGKILL)
-        assert future.result(timeout=20) == ((25 << 17) - 1, "loaded")
+        assert future.result(timeout=60) == ((25 << 17) - 1, "loaded")
     assert len(log.lines()) == 2
 
 
@@ -185,21 +190,33 @@ def test_death_before_reading(method):
         os.kill(pid, signal.SIGSTOP)
         futures = [pool.submit(len, b"x" * 100_000) for _ in range(50)]
         os.kill(pid, signal.SIGKILL)
-        assert [future.result(timeout=20) for future in futures] == [100_000] * 50
+        assert [future.result(timeout=60) for future in futures] == [100_000] * 50
 
 
-def test_launcher_killed():
+def test_launcher_killed(log, gate):
     """L02: when somebody kills the launcher of the workers, the tasks that ran fail as if their
     workers had been killed, no other does, and the pool goes on with a new one."""
 
-    def task(n):
-        time.sleep(0.02)
+    def task(n, path=log.path, gate=gate):
+        if n >= 5:
+            with path.open("a") as out:
+                print(os.getpid(), file=out)
+            gate.wait()
         return n * n
+
+    def kill():
+        log.wait_for(1)
+        [pid, *_] = log.numbers()
+        launcher.kill()
+        until(lambda: not runs(pid), "its worker to end")
+        gate.open()
 
     with ff.ProcessExecutor(2) as pool:
         launcher = psutil.Process(pool.submit(os.getppid).result())
-        threading.Timer(0.15, launcher.kill).start()
+        killer = threading.Thread(target=kill)
+        killer.start()
         results = named(ff.map(task, range(TASKS), on=pool, errors="return"))
+        killer.join()
         lost = [n for n, value in results.items() if type(value) is WorkerDied]
         assert 0 < len(lost) <= 2
         assert {n: results[n] for n in results if n not in lost} == {

@@ -58,7 +58,7 @@ def test_worker_survives_exceptions():
     with ff.ProcessExecutor(1) as pool:
         pid = pool.submit(os.getpid).result()
         for kind in kinds:
-            assert type(pool.submit(faults.raise_error, kind).exception(timeout=10)) is kind
+            assert type(pool.submit(faults.raise_error, kind).exception(timeout=60)) is kind
         assert pool.submit(os.getpid).result() == pid
 
 
@@ -227,8 +227,8 @@ def test_result_that_raises_when_loaded(kind):
     assert type(error.__cause__) is kind
     with ff.ProcessExecutor(1) as pool:
         with pytest.raises(LoadFailed, match=f"loaded here: {kind.__name__}"):
-            pool.submit(Loads, faults.raise_error, kind).result(timeout=10)
-        assert pool.submit(abs, -1).result(timeout=10) == 1
+            pool.submit(Loads, faults.raise_error, kind).result(timeout=60)
+        assert pool.submit(abs, -1).result(timeout=60) == 1
 
 
 class Loads:
@@ -276,7 +276,7 @@ def test_argument_that_raises_when_loaded(kind):
     with ff.ProcessExecutor(1) as pool:
         pid = pool.submit(os.getpid).result()
         results = dict(enumerate(ff.map(lambda n: n * n, inputs, on=pool, errors="return")))
-        single = pool.submit(abs, guilty).exception(timeout=10)
+        single = pool.submit(abs, guilty).exception(timeout=60)
         assert pool.submit(os.getpid).result() == pid
     error = results.pop(GUILTY)
     assert results == SQUARES
@@ -332,8 +332,8 @@ def test_large_values():
     writes, and a text of many megabytes. (The grid has 2 GiB + 10, at full size.)"""
     with ff.ProcessExecutor(1) as pool:
         array = np.arange(1 << 23)
-        assert np.array_equal(pool.submit(operator.neg, array).result(timeout=30), -array)
-        assert pool.submit(operator.mul, "abc", 1 << 23).result(timeout=30) == "abc" * (1 << 23)
+        assert np.array_equal(pool.submit(operator.neg, array).result(timeout=60), -array)
+        assert pool.submit(operator.mul, "abc", 1 << 23).result(timeout=60) == "abc" * (1 << 23)
 
 
 # Functions

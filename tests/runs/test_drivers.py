@@ -92,7 +92,7 @@ def test_races(tmp_path: Path, start, told) -> None:
     refused by name; each task is done once, and nothing unfinished stays."""
     (tmp_path / "race.py").write_text(RACE)
     racers = start("race.py", str(RACES))
-    assert racers.end(600) == 0, racers.err
+    assert racers.end(250) == 0, racers.err
     assert racers.out.splitlines() == [f"r{number} 0 1" for number in range(RACES)], racers.err
     for number in range(RACES):
         calls = Counter(map(int, Path(f"calls-r{number}").read_text().split()))
@@ -106,12 +106,15 @@ def test_races(tmp_path: Path, start, told) -> None:
 # Stopped, and taken over --------------------------------------------------------------------------
 
 SPLIT = """
-import sys, time
+import time
+from pathlib import Path
 
 def task(n):
     with open("calls", "a") as out:
         print(n, file=out)
     time.sleep(0.02)
+    while n > 20 and not Path("stopped").exists():  # not to the end before that
+        time.sleep(0.01)
     return n * n
 """
 
@@ -139,6 +142,7 @@ def test_split_brain(tmp_path: Path, start, told, seed: int) -> None:
     until(lambda: sum(told().calls().values()) >= 2, "the run to begin")
     time.sleep(random.Random(seed).uniform(0, 0.3))  # the moment: no synchronisation
     os.kill(first.pid, signal.SIGSTOP)
+    (tmp_path / "stopped").touch()
     assert start(*command).end() == 1  # a stopped process lives
     second = start(*command, "--steal")
     assert second.end() == 0, second.err

@@ -147,7 +147,8 @@ def test_no_text_becomes_a_tag(capfd: pytest.CaptureFixture) -> None:
     plain, bad = map(Tags, pages)
     assert set(bad.found) == set(plain.found)
     assert bad.found["script"] == plain.found["script"]
-    assert bad.attributes == plain.attributes
+    pale = {"fill-opacity"}  # of a worker's bar, where it was not busy all of the time
+    assert bad.attributes ^ plain.attributes <= pale
     assert not [name for name in bad.attributes if name.startswith("on")]
     assert "alert(1)" in pages[1]  # it is told, as text
     for text in TEXTS:

@@ -25,6 +25,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fanfold as ff
 from fanfold.errors import UsageError
 from fanfold.runs.identity import digest, match, same_inputs, stamps
 
@@ -236,6 +237,13 @@ def test_arrays_of_every_shape_and_kind():
     arrays += [np.array([{1, 2}, "a"], object), np.array([{1, 3}, "a"], object), np.zeros(2, "S0")]
     assert len({digest(array) for array in arrays}) == len(arrays)
     assert digest(np.array([{2, 1}, "a"], object)) == digest(arrays[-3])
+
+
+def test_shared_arrays_count_by_content():
+    """Where in memory a shared array lies says nothing: a new program has it elsewhere."""
+    numbers = np.arange(1000.0)
+    with ff.share(numbers) as one, ff.share(numbers) as other, ff.share(numbers + 1) as third:
+        assert digest(one) == digest(other) != digest(third)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

@@ -284,6 +284,23 @@ if __name__ == "__main__":
 """
 
 
+# Says when the main thread stands in `wait`: Ctrl-C before that would not be its concern.
+WAITS = """
+import sys, threading, time
+
+def joins(frame):
+    join = threading.Thread.join.__code__
+    return frame is not None and (frame.f_code is join or joins(frame.f_back))
+
+def tell(main):
+    while not joins(sys._current_frames()[main]):
+        time.sleep(0.001)
+    print("waits", flush=True)
+
+threading.Thread(target=tell, args=[threading.get_ident()], daemon=True).start()
+"""
+
+
 @pytest.fixture
 def script(here):
     (here / "script.py").write_text(textwrap.dedent(SCRIPT))
@@ -335,15 +352,16 @@ def test_a_dead_driver_is_taken_over(script):
     assert done.splitlines()[1] == str([n * n for n in range(6)]), told
 
 
-def test_status_and_cancel_from_elsewhere(script):
+def test_status_and_cancel_from_elsewhere(script, calls):
     """Another process sees what each worker does, and can stop the run; what is done stays."""
     driver = script()
     assert driver.stdout.readline() == "begun\n"
     run = ff.Run.open("shared")
+    until_two_tasks_began()
     until(lambda: sum(w.task is not None for w in run.status().workers) == 2, "two busy workers")
     status = run.status()
     assert (status.state, status.driver[1], status.done) == ("running", driver.pid, 0)
-    assert {worker.task for worker in status.workers} == {0, 1}
+    assert {worker.task for worker in status.workers} == set(calls())
     run.cancel()
     _, told = driver.communicate(timeout=60)
     assert driver.returncode == 1
@@ -364,8 +382,11 @@ def test_cancel_here():
 
 def test_ctrl_c_while_waiting(script):
     """Ctrl-C in `wait` stops the run and raises KeyboardInterrupt; its workers are gone."""
+    begun = 'print("begun", flush=True)\n'
+    assert begun in SCRIPT
+    Path("script.py").write_text(SCRIPT.replace(begun, f"exec({WAITS!r}, {{}})\n"))
     driver = script()
-    assert driver.stdout.readline() == "begun\n"
+    assert driver.stdout.readline() == "waits\n"
     until_two_tasks_began()
     driver.send_signal(signal.SIGINT)
     _, told = driver.communicate(timeout=60)

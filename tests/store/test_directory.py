@@ -63,7 +63,7 @@ def test_a_new_run_is_private(tmp_path: Path, mask: int) -> None:
         directory.write_text("run.json", "{}")
     made = [directory.path.parent.parent, directory.path.parent, directory.path]
     made += [path for path in directory.path.iterdir() if path.is_dir()]
-    assert [mode(path) for path in made] == [0o700] * 7
+    assert [mode(path) for path in made] == [0o700] * 8
     assert mode(directory.run_json) == 0o600
 
 

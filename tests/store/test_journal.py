@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanfold.errors import RunDamaged, RunTooNew
-from fanfold.store.journal import FORMAT, Journal, JournalWriter, tail
+from fanfold.store.journal import FORMAT, Journal, JournalWriter, newest, tail
 
 HEADER = {"run": "7f3a", "element": 0, "attempt": 1}
 RECORDS = [
@@ -268,6 +268,29 @@ def test_the_tail_is_the_end(tmp_path: Path) -> None:
     for size in range(len(data) + 10):
         count = sum(begin >= len(data) - size for begin in ends[:-1])
         assert tail(path, size) == everything[len(everything) - count :]
+
+
+@pytest.mark.parametrize("after", [0, 1, 300, 3000])
+@pytest.mark.parametrize("before", [0, 5, 5000])
+def test_what_is_new_begins_with_the_last_tally(tmp_path: Path, before: int, after: int) -> None:
+    """What there is to add to the last tally is told whole, wherever in the journal that is."""
+    path = tmp_path / "a.journal"
+    news = [{"is": "done", "first": number, "count": 1, "ran": []} for number in range(after)]
+    with JournalWriter(path, HEADER) as journal:
+        journal.append({"is": "tally", "done": number} for number in range(before))
+        journal.append(news)
+    told = newest(path)
+    assert told[1:] == news
+    assert told[0] == ({"is": "tally", "done": before - 1} if before else Journal(path).header)
+
+
+def test_a_damaged_tally_does_not_count(tmp_path: Path) -> None:
+    """What is new is added to the tally before it then."""
+    path = tmp_path / "a.journal"
+    with JournalWriter(path, HEADER) as journal:
+        journal.append({"is": "tally", "done": number} for number in range(3))
+    path.write_bytes(path.read_bytes().replace(b'"done":2', b'"done":7'))
+    assert newest(path) == [{"is": "tally", "done": 1}]
 
 
 def test_the_tail_of_a_huge_journal(tmp_path: Path) -> None:

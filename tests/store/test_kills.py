@@ -76,7 +76,7 @@ print(number)
 def killed_again_and_again(directory: RunDirectory, order: str) -> int:
     """How often it was killed before it came to its end."""
     command = [sys.executable, "-c", SCRIPT, str(directory.path), order]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     return int(done.stdout) - 1
 

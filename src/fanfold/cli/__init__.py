@@ -9,13 +9,19 @@ from collections.abc import Sequence
 import click
 
 from fanfold import __version__
+from fanfold.cli.advise import advise_command
 from fanfold.cli.cores import cores_command
 from fanfold.cli.demo import demo_command
+from fanfold.cli.doctor import doctor_command
+from fanfold.cli.jobs import COMMANDS as JOB_COMMANDS
+from fanfold.cli.mpi import mpi_command
 from fanfold.cli.run import run_command
 from fanfold.cli.runs import COMMANDS
+from fanfold.cli.scale import scale_command
 from fanfold.cli.scripts import translate_command
+from fanfold.cli.submit import submit_command
 from fanfold.errors import FanfoldError, RunChanged, UsageError
-from fanfold.executors.standard import fill_standard_descriptors
+from fanfold.executors.work.standard import fill_standard_descriptors
 
 __all__ = ["main"]
 
@@ -30,7 +36,19 @@ def fanfold(context: click.Context) -> int:
     return 2
 
 
-for command in (run_command, *COMMANDS, translate_command, cores_command, demo_command):
+for command in (
+    run_command,
+    mpi_command,
+    *COMMANDS,
+    *JOB_COMMANDS,
+    submit_command,
+    translate_command,
+    scale_command,
+    advise_command,
+    cores_command,
+    demo_command,
+    doctor_command,
+):
     fanfold.add_command(command)
 
 
@@ -40,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(fanfold.main(arguments, prog_name="fanfold", standalone_mode=False) or 0)
     except click.NoSuchOption as error:
-        return _end(2, f"{error.format_message()} Put -- before inputs that begin with a dash.")
+        return _end(2, error.format_message() + _about_dashes(error.ctx))
     except click.ClickException as error:
         return _end(2, error.format_message())
     except (UsageError, RunChanged) as error:
@@ -49,6 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _end(1, error)
     except (click.Abort, KeyboardInterrupt):
         return _end(130, "interrupted")
+
+
+def _about_dashes(context: click.Context | None) -> str:
+    """Where a command takes as many words as one likes, what looked like an option may be one."""
+    many = any(one.nargs == -1 for one in (context.command.params if context is not None else ()))
+    return " Put -- before inputs that begin with a dash." if many else ""
 
 
 def _fill_standard_streams() -> None:

@@ -6,13 +6,14 @@ import json
 
 import click
 
+from fanfold.cli.options import json_option
 from fanfold.resources import cores
 
 __all__ = ["cores_command"]
 
 
 @click.command("cores")
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON, for a program.")
+@json_option
 def cores_command(as_json: bool) -> int:
     """Tell how many cores this process may really use, and why.
 

@@ -12,7 +12,7 @@ from fanfold.cli.options import whole_number
 from fanfold.errors import FanfoldError
 from fanfold.resources import cores
 from fanfold.seeds import rng
-from fanfold.units import format_duration
+from fanfold.units import counted, format_duration
 
 __all__ = ["demo_command", "points_inside"]
 
@@ -28,9 +28,15 @@ def points_inside(points: int) -> int:
 
 @click.command("demo")
 @click.option(
-    "--points", metavar="N", callback=whole_number(1), default="200000000", help="[200 million]"
+    "--points",
+    metavar="N",
+    callback=whole_number(1),
+    default="200000000",
+    help="Random points. [200 million]",
 )
-@click.option("--seed", metavar="N", callback=whole_number(0), default="2013", help="[2013]")
+@click.option(
+    "--seed", metavar="N", callback=whole_number(0), default="2013", help="Of them. [2013]"
+)
 def demo_command(points: int, seed: int) -> int:
     """Estimate pi by random points, on one worker and on all cores.
 
@@ -79,6 +85,6 @@ def _verdict(speed_up: float, workers: int, load: float) -> str:
 
 def _line(workers: int, seconds: float, inside: int, points: int) -> str:
     pi = 4 * inside / points
-    who = "1 worker" if workers == 1 else f"{workers} workers"
     time = format_duration(seconds)
+    who = counted(workers, "worker")
     return f"  {who:<10} {time:>6}  pi is about {pi:.6f}, off by {pi - math.pi:+.6f}"

@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TextIO
 
+from fanfold.costs import read_costs
 from fanfold.errors import UsageError
-from fanfold.units import parse_indices
+from fanfold.reports.words import one_line
+from fanfold.units import counted, parse_indices
 
-__all__ = ["Inputs", "collect_inputs"]
+__all__ = ["EveryColumn", "Inputs", "collect_inputs"]
 
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,999})")  # 007 is a name; int() refuses endless digits
 _NUMBER = re.compile(r"-?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -29,6 +31,13 @@ _BOOLS = {"true": True, "false": False}
 SOURCES = ("INPUT", "--range", "--over", "--param")
 
 Row = dict[str, Any]
+
+
+class EveryColumn(tuple[str, ...]):
+    """The names of columns that stay text, where all of them do, whatever they are called."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,25 @@ class Inputs:
             return str(item)
         return " ".join(f"{name}={value!r}" for name, value in item.items())
 
+    def costs(self, column: str) -> list[float]:
+        """The numbers of a column, each the cost of a task. Raises `UsageError`.
+
+        >>> Inputs([{"x": 1, "n": 20}, {"x": 2, "n": 5}], "keywords", ("x", "n")).costs("n")
+        [20.0, 5.0]
+        """
+        _check_columns("--cost", [column], self.columns)
+        values: list[Any] = [self.cells(index).get(column) for index in range(len(self.items))]
+        if all(isinstance(value, str) for value in values):  # of a program, which gets text
+            values = infer(values)
+        return read_costs(values, self.items)
+
+    def without(self, column: str) -> Inputs:
+        """The same without a column."""
+        items = [
+            {name: value for name, value in item.items() if name != column} for item in self.items
+        ]
+        return Inputs(items, self.style, tuple(name for name in self.columns if name != column))
+
 
 def collect_inputs(
     plain: Sequence[str],
@@ -82,7 +110,7 @@ def collect_inputs(
         inputs = product(params, as_text)
     else:
         inputs = Inputs(infer(plain, as_text=as_text, name="input", bools=False), "one", ("input",))
-    _check_columns(as_text, inputs.columns)
+    _check_columns("--str", as_text, inputs.columns)
     return inputs
 
 
@@ -96,10 +124,10 @@ def _check_sources(*given: bool) -> None:
         raise UsageError(f"{' and '.join(names)} each give inputs: use one of them")
 
 
-def _check_columns(as_text: Sequence[str], columns: Sequence[str]) -> None:
-    for name in as_text:
+def _check_columns(option: str, names: Sequence[str], columns: Sequence[str]) -> None:
+    for name in names:
         if name not in columns:
-            raise UsageError(f"--str {name}: no such column; there is {', '.join(columns)}")
+            raise UsageError(f"{option} {name}: no such column; there is {', '.join(columns)}")
 
 
 # Types ------------------------------------------------------------------------------------------
@@ -185,8 +213,8 @@ def read_csv(file: TextIO, path: str, as_text: Sequence[str] = ()) -> Inputs:
     for number, row in lines:
         if len(row) != len(names):
             raise UsageError(
-                f"{path}, line {number}: {_count(len(row), 'value')} where the header has "
-                f"{_count(len(names), 'column')}; quote values that hold a comma"
+                f"{path}, line {number}: {counted(len(row), 'value')} where the header has "
+                f"{counted(len(names), 'column')}; quote values that hold a comma"
             )
         rows.append(row)
     if not rows:
@@ -252,16 +280,7 @@ def _json_object(line: str, where: str) -> Row:
         raise UsageError(f"{where}: not JSON ({error}); write an object a line") from error
     if not isinstance(row, dict):
         raise UsageError(
-            f"{where}: {_shortened(line)} is not an object; write keyword arguments "
+            f"{where}: {one_line(line, 40)} is not an object; write keyword arguments "
             'such as {"x": 1, "y": 2}'
         )
     return row
-
-
-def _shortened(line: str) -> str:
-    line = line.strip()
-    return line if len(line) <= 40 else line[:37] + "..."
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,15 +1,54 @@
-"""Checks of option values: made before any work, and they say what would be right."""
+"""Options that several commands have, and checks of values: made before any work, they say what
+would be right."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
 from fanfold.errors import UsageError
+from fanfold.runs.run import FOLDER
 from fanfold.units import parse_duration
 
-__all__ = ["duration", "whole_number"]
+__all__ = [
+    "duration",
+    "folder_option",
+    "input_options",
+    "json_option",
+    "together",
+    "whole_number",
+]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in the order in which --help lists them."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+folder_option = click.option(
+    "--dir", "folder", default=FOLDER, metavar="FOLDER", help=f"Of the runs. [{FOLDER}]"
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program.")
+input_options = together(
+    click.option("--range", "range_text", metavar="A-B:STEP", help="Numbers: 1-100:3 or 1,4,7-9."),
+    click.option("--over", metavar="FILE", help="A task for each row of a .csv or .jsonl table."),
+    click.option(
+        "--param", "params", multiple=True, metavar="NAME=V,V", help="Values of a keyword."
+    ),
+    click.option(
+        "--str", "as_text", multiple=True, metavar="COLUMN", help="Keep a column as text."
+    ),
+)
 
 
 def whole_number(least: int) -> Callable[[click.Context, click.Parameter, str | None], int | None]:

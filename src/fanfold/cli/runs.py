@@ -12,13 +12,16 @@ from typing import Any
 
 import click
 
+from fanfold.cli.cluster import changed_resources, resource_options
+from fanfold.cli.elements import MOST_LINES, element_lines, element_log, element_told
 from fanfold.cli.inputs import Inputs
+from fanfold.cli.options import folder_option, json_option
 from fanfold.cli.results import JsonLines, check_out, print_table, tabulate, write_out
 from fanfold.cli.summary import shown_name
 from fanfold.errors import FanfoldError, UsageError
 from fanfold.runs.inputs import read_generation, read_inputs
 from fanfold.runs.logs import Printed, follow, printed
-from fanfold.runs.run import FOLDER, Run
+from fanfold.runs.run import Run
 from fanfold.runs.status import Status
 from fanfold.store.directory import RunDirectory, run_directories
 from fanfold.tasks import Outcome
@@ -26,16 +29,14 @@ from fanfold.units import format_duration
 
 __all__ = ["COMMANDS"]
 
-_folder = click.option("--dir", "folder", default=FOLDER, metavar="FOLDER", help="Of the runs.")
 _trust = click.option("--trust", is_flag=True, help="Read what others could have written.")
-_json = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
 @click.command("runs")
-@_folder
-@_json
+@folder_option
+@json_option
 def runs_command(folder: str, as_json: bool) -> int:
-    """The runs in a folder, the newest last."""
+    """List the runs in a folder, the newest last."""
     found = list(_statuses(folder))
     if as_json:
         for status in found:
@@ -60,10 +61,10 @@ def _statuses(folder: str) -> Iterator[Status]:
 
 @click.command("status")
 @click.argument("run")
-@_folder
-@_json
+@folder_option
+@json_option
 def status_command(run: str, folder: str, as_json: bool) -> int:
-    """How far a run is: counts, rate, time left, and what each worker does.
+    """Tell how far a run is, and what each worker does.
 
     Exit status: 0 all done, 1 a task has failed or is missing.
     """
@@ -80,6 +81,7 @@ def _told(status: Status) -> dict[str, Any]:
         **status._asdict(),
         "missing": status.missing,
         "workers": [worker._asdict() for worker in status.workers],
+        "elements": [element_told(one) for one in status.elements],
     }
 
 
@@ -96,15 +98,22 @@ def _status_lines(status: Status) -> Iterator[str]:
     yield f"{shown_name(status.name)}: {_counts(status)}"
     if status.rate:
         yield f"{status.rate:,.1f} tasks/s, about {format_duration(status.left or 0)} left"
-    if status.driver is not None:
+    if status.elements:
+        yield from element_lines(status.elements)
+    elif status.driver is not None:
         host, pid = status.driver
         verb = "driven by" if status.state == "running" else f"{status.why}; last driven by"
         yield f"{verb} process {pid} on {host}"
-    for worker in status.workers:
+    yield from status.damage
+    if status.trouble:
+        yield f"the scheduler does not answer: {status.trouble}"
+    for worker in status.workers[:MOST_LINES]:
         doing = "idle"
         if worker.task is not None:
             doing = f"task {worker.task} since {format_duration(worker.seconds)}"
         yield f"  {worker.worker}: {doing}"
+    if len(status.workers) > MOST_LINES:
+        yield f"  ... and {len(status.workers) - MOST_LINES} more workers; --json lists all"
 
 
 @click.command("logs")
@@ -112,11 +121,20 @@ def _status_lines(status: Status) -> Iterator[str]:
 @click.argument("task", type=int, required=False)
 @click.option("--failed", is_flag=True, help="Only of the tasks that failed.")
 @click.option("--follow", "following", is_flag=True, help="Go on while the run does.")
-@_folder
-def logs_command(run: str, task: int | None, failed: bool, following: bool, folder: str) -> int:
-    """What the tasks of a run printed: standard output, standard error, logging and warnings."""
+@click.option("--element", type=int, metavar="N", help="What the job of this element printed.")
+@folder_option
+def logs_command(
+    run: str, task: int | None, failed: bool, following: bool, element: int | None, folder: str
+) -> int:
+    """Show what the tasks of a run printed.
+
+    That is standard output and standard error, logging and warnings.
+    """
     opened = Run.open(run, folder=folder)
     directory = RunDirectory.open(opened.path)
+    if element is not None:
+        click.echo(element_log(directory, element), nl=False)
+        return 0
     _check_task(directory, task)
     for part in printed(directory, _wanted(task, failed)):
         _show(part)
@@ -160,11 +178,13 @@ def _show(part: Printed) -> None:
 @click.command("results")
 @click.argument("run")
 @click.option("--out", metavar="FILE", help="Write them: .csv, .jsonl or .json.")
-@_folder
+@folder_option
 @_trust
-@_json
+@json_option
 def results_command(run: str, out: str | None, folder: str, trust: bool, as_json: bool) -> int:
-    """The results of a run, as far as there are any, and its failures in a file.
+    """Print the results of a run, as far as there are any.
+
+    A file has the failures, too.
 
     Exit status: 0 all done, 1 a task has failed or is missing.
     """
@@ -192,15 +212,19 @@ def results_command(run: str, out: str | None, folder: str, trust: bool, as_json
 @click.command("retry")
 @click.argument("run")
 @click.option("--all", "everything", is_flag=True, help="The tasks that are done, too.")
-@_folder
+@folder_option
 @_trust
-def retry_command(run: str, everything: bool, folder: str, trust: bool) -> int:
+@resource_options
+def retry_command(run: str, everything: bool, folder: str, trust: bool, **options: Any) -> int:
     """Run again what failed, what is missing, and what is damaged.
+
+    On a scheduler, say what to ask for instead of what was asked before: --walltime 4h.
 
     Exit status: 0 all done, 1 a task failed, 130 interrupted.
     """
     opened = Run.open(run, folder=folder, trust=trust)
-    for note in opened.take_again(everything=everything):
+    asked = changed_resources(opened.resources, options)
+    for note in opened.take_again(everything=everything, resources=asked):
         click.echo(f"fanfold: {note}", err=True)
     try:
         opened.drive()
@@ -211,11 +235,12 @@ def retry_command(run: str, everything: bool, folder: str, trust: bool) -> int:
 
 @click.command("cancel")
 @click.argument("run")
-@_folder
-def cancel_command(run: str, folder: str) -> int:
+@click.option("--element", type=int, metavar="N", help="Only this element of the job array.")
+@folder_option
+def cancel_command(run: str, element: int | None, folder: str) -> int:
     """Stop a run, wherever it is driven. What is done stays done."""
     opened = Run.open(run, folder=folder)
-    opened.cancel()
+    opened.cancel(element=element)
     click.echo(f"fanfold: {_counts(opened.status())}", err=True)
     return 0
 
@@ -223,9 +248,9 @@ def cancel_command(run: str, folder: str) -> int:
 @click.command("report")
 @click.argument("run")
 @click.option("--html", metavar="FILE", help="Write a page that needs no network.")
-@_folder
+@folder_option
 def report_command(run: str, html: str | None, folder: str) -> int:
-    """What happened in a run, and what to ask for next time."""
+    """Tell what happened in a run, and what to ask for next time."""
     opened = Run.open(run, folder=folder)
     if html is None:
         click.echo(

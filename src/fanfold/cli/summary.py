@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 
 from fanfold.cli.inputs import Inputs
 from fanfold.cli.results import error_text
-from fanfold.errors import RemoteTraceback
+from fanfold.errors import CommandFailed, RemoteTraceback
+from fanfold.reports.words import one_line
 from fanfold.tasks import Outcome
-from fanfold.units import format_duration, format_size
+from fanfold.units import counted, format_duration, format_size
 
 __all__ = ["failure_lines", "shown_name", "summary_lines"]
 
@@ -27,9 +28,9 @@ def failure_lines(inputs: Inputs, outcomes: Sequence[Outcome]) -> Iterator[str]:
     """A line for each failed task, then the traceback of each different failure."""
     failed = [outcome for outcome in outcomes if not outcome.ok]
     for outcome in failed[:MOST_FAILURES]:
-        where = f"task {outcome.index}, input {_cut(inputs.shown(outcome.index), 80)}"
+        where = f"task {outcome.index}, input {one_line(inputs.shown(outcome.index), 80)}"
         tries = f" (attempt {outcome.attempt})" if outcome.attempt > 1 else ""
-        yield f"failed: {where}{tries}: {_cut(error_text(outcome), WIDEST)}"
+        yield f"failed: {where}{tries}: {one_line(error_text(outcome), WIDEST)}"
     if len(failed) > MOST_FAILURES:
         yield f"... and {len(failed) - MOST_FAILURES} more; --json and --out list them all"
     alike: dict[tuple[str, ...], list[Outcome]] = {}
@@ -50,6 +51,8 @@ def _traceback(error: BaseException | None) -> list[str]:
     """The lines of the traceback where the task ran, the middle left out when it is long."""
     if error is None:
         return []
+    if isinstance(error, CommandFailed):  # whose program may have told of a traceback
+        return error.stderr.splitlines()
     cause = error.__cause__
     if isinstance(cause, RemoteTraceback):
         lines = cause.text.strip().splitlines()
@@ -81,11 +84,6 @@ def shown_name(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
-def _cut(text: str, width: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= width else text[: width - 3] + "..."
-
-
 def summary_lines(
     inputs: Inputs,
     outcomes: Sequence[Outcome],
@@ -103,21 +101,20 @@ def summary_lines(
     counts = [f"{len(outcomes) - failed} done", f"{failed} failed"]
     if len(outcomes) < total:
         counts.append(f"{total - len(outcomes)} not finished")
-    yield f"{'interrupted: ' if interrupted else ''}{_tasks(total)}: {', '.join(counts)}"
+    yield f"{'interrupted: ' if interrupted else ''}{counted(total, 'task')}: {', '.join(counts)}"
     if not fresh:
         yield f"wall time {format_duration(wall_time)}"
         return
     work_time = sum(outcome.seconds for outcome in fresh)
     workers = len({outcome.worker for outcome in fresh})
-    noun = "worker" if workers == 1 else "workers"
     yield (
         f"wall time {format_duration(wall_time)}, work time {format_duration(work_time)}, "
-        f"speed-up {work_time / wall_time:.2f} on {workers} {noun}"
+        f"speed-up {work_time / wall_time:.2f} on {counted(workers, 'worker')}"
     )
     slowest = heapq.nlargest(3, fresh, key=lambda outcome: outcome.seconds)
     if len(fresh) > 1:
         shown = (
-            f"task {outcome.index} ({_cut(inputs.shown(outcome.index), 40)}) "
+            f"task {outcome.index} ({one_line(inputs.shown(outcome.index), 40)}) "
             f"{format_duration(outcome.seconds)}"
             for outcome in slowest
         )
@@ -125,7 +122,3 @@ def summary_lines(
     peak = max(outcome.peak_memory for outcome in fresh)
     if peak:
         yield f"peak memory of a worker: {format_size(peak)}"
-
-
-def _tasks(number: int) -> str:
-    return "1 task" if number == 1 else f"{number} tasks"

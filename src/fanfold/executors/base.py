@@ -11,6 +11,8 @@ chunks go in and reports come out. Whoever implements it keeps three promises:
 from __future__ import annotations
 
 import concurrent.futures
+import os
+import queue
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,29 +21,46 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, ClassVar
 
-from fanfold.errors import FanfoldError, UsageError
-from fanfold.executors.runner import Results, fold_results
+from fanfold.errors import FanfoldError, NotSerializable, PoolClosed, UsageError
+from fanfold.executors.work.runner import Results, fold_results
+from fanfold.mailbox import Mailbox
 from fanfold.tasks import Activity, Call, Chunk, Report
 
-__all__ = ["Executor", "StartupFailed", "Stream", "report_of", "worker_count"]
+__all__ = [
+    "Executor",
+    "MailboxStream",
+    "StartupFailed",
+    "Stream",
+    "check_owner",
+    "report_of",
+    "worker_count",
+]
 
 
 class StartupFailed(FanfoldError, concurrent.futures.BrokenExecutor):
     """Workers could not be started, or their initializer failed."""
 
 
-def worker_count(workers: int | None, default: int, name: str = "workers") -> int:
-    """``workers`` when it is a whole number from 1, ``default`` when it is None.
+def worker_count(
+    workers: int | None, default: Callable[[], int] | int, name: str = "workers"
+) -> int:
+    """``workers`` when it is a whole number from 1, ``default`` (or what it finds) when it is None.
 
     Raises `UsageError` for anything else.
     """
     if workers is None:
-        return default
+        return int(default() if callable(default) else default)
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise UsageError(
             f"{name} must be greater than 0, a whole number (None: every core), not {workers!r}"
         )
     return workers
+
+
+def check_owner(pid: int) -> None:
+    """Raises `PoolClosed` in any process but that one, which made the executor."""
+    if os.getpid() != pid:
+        raise PoolClosed("this executor belongs to the process that made it: make a new one")
 
 
 def report_of(
@@ -102,6 +121,11 @@ class Stream(ABC):
     def close(self) -> None:
         """Drop what has not started, stop what runs (where it can be stopped), free the call."""
 
+    def awaits_before(self, index: int) -> bool:
+        """Is a task below ``index``, which was sent, still to be reported? Asked where ``batch`` is
+        true: reports come in any order there."""
+        return False
+
     def __enter__(self) -> Stream:
         return self
 
@@ -114,15 +138,51 @@ class Stream(ABC):
         self.close()
 
 
+class MailboxStream(Stream):
+    """A stream whose reports come in another thread, by ``self._reports.put``."""
+
+    def __init__(self, call: Call) -> None:
+        self._reports: Mailbox[Report | None] = Mailbox()
+        self._of = call
+
+    def receive(self, timeout: float | None = None) -> Report | None:
+        try:
+            return self._reports.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    def wake(self) -> None:
+        self._reports.put(None)
+
+    def _refuse(self, chunk: Chunk, error: NotSerializable) -> None:
+        """Report the task that cannot be sent; send the others."""
+        if len(chunk) > 1:
+            for offset, item in enumerate(chunk.items):
+                self.send(Chunk(chunk.first + offset, [item], chunk.attempt))
+            return
+        error.index = chunk.first
+        task = self._of.describe(chunk.first, chunk.items[0])
+        error.add_note(f"fanfold: {task}, attempt {chunk.attempt}")
+        self._reports.put(
+            Report(chunk.first, [error], failed=(chunk.first,), attempt=chunk.attempt)
+        )
+
+
 class Executor(concurrent.futures.Executor, ABC):
     """A place where tasks run.
 
     ``name`` is what ``on=`` takes; ``workers`` how many tasks run at once; ``inline`` is true
-    where tasks run in the caller's own thread, inside `Stream.receive`.
+    where tasks run in the caller's own thread, inside `Stream.receive`; ``batch`` where they are
+    run together, so that all of them should be sent before the first is waited for. ``stride`` is
+    how long the tasks of a chunk should take together at least, in seconds: more where the way is
+    long; ``first_chunk`` how many tasks the first chunks hold, when nothing is measured yet.
     """
 
     name: ClassVar[str]
     inline: ClassVar[bool] = False
+    batch: ClassVar[bool] = False
+    stride: ClassVar[float] = 0.01
+    first_chunk: int = 1
     workers: int
 
     @abstractmethod

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
-import queue
 from collections.abc import Callable
 from typing import Any
 
 from fanfold.errors import UsageError
-from fanfold.executors.base import Executor, Stream, report_of, worker_count
-from fanfold.executors.evidence import Tracker, thread_meter
-from fanfold.executors.runner import Runner
+from fanfold.executors.base import Executor, MailboxStream, Stream, report_of, worker_count
+from fanfold.executors.work.evidence import Tracker, thread_meter
+from fanfold.executors.work.runner import Runner
 from fanfold.tasks import Call, Chunk, Report
 
 __all__ = ["ForeignExecutor"]
@@ -47,15 +46,14 @@ class ForeignExecutor(Executor):
         """Nothing: the executor belongs to whoever made it."""
 
 
-class _ForeignStream(Stream):
+class _ForeignStream(MailboxStream):
     def __init__(self, inner: concurrent.futures.Executor, call: Call) -> None:
+        super().__init__(call)
         self._inner = inner
-        self._call = call
-        self._reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
         self._futures: set[concurrent.futures.Future[Report]] = set()
 
     def send(self, chunk: Chunk) -> None:
-        future = self._inner.submit(run_chunk, self._call, chunk)
+        future = self._inner.submit(run_chunk, self._of, chunk)
         self._futures.add(future)
         future.add_done_callback(lambda done: self._done(done, chunk))
 
@@ -70,15 +68,6 @@ class _ForeignStream(Stream):
         indices = tuple(range(chunk.first, chunk.first + len(chunk)))
         values: list[Any] = [error] * len(chunk)
         self._reports.put(Report(chunk.first, values, failed=indices, attempt=chunk.attempt))
-
-    def receive(self, timeout: float | None = None) -> Report | None:
-        try:
-            return self._reports.get(timeout=timeout)
-        except queue.Empty:
-            return None
-
-    def wake(self) -> None:
-        self._reports.put(None)
 
     def close(self) -> None:
         for future in list(self._futures):

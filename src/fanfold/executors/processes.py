@@ -5,27 +5,27 @@ from __future__ import annotations
 import atexit
 import concurrent.futures
 import os
-import queue
 import sys
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
-from types import BuiltinFunctionType, FunctionType
-from typing import Any, NamedTuple
+from typing import Any
 
-from fanfold.errors import NotSerializable, PoolClosed, UsageError
-from fanfold.executors import launcher
-from fanfold.executors.base import Executor, Stream, worker_count
-from fanfold.executors.future import Future
-from fanfold.executors.pool import Pool
-from fanfold.executors.shipments import PooledCall, Shipment
-from fanfold.executors.starter import ForkStarter, Starter
-from fanfold.resources import cores
+from fanfold.errors import NotSerializable, UsageError
+from fanfold.executors.base import Executor, MailboxStream, Stream, check_owner, worker_count
+from fanfold.executors.pool import launcher
+from fanfold.executors.pool.future import Future
+from fanfold.executors.pool.handle import WorkerLimits
+from fanfold.executors.pool.pool import Pool
+from fanfold.executors.pool.shipments import PooledCall, Shipment
+from fanfold.executors.pool.starter import ForkStarter, Starter
+from fanfold.executors.remembered import Remembered, Retired, sent_by_name
+from fanfold.resources import cores, read_memory
 from fanfold.tasks import Activity, Call, Chunk, Report
 from fanfold.transport.pickling import pack_function
 from fanfold.transport.segments import process_folder
-from fanfold.transport.watch import Watch, watch
+from fanfold.transport.watch import watch
 
 __all__ = ["ProcessExecutor"]
 
@@ -41,6 +41,16 @@ class ProcessExecutor(Executor):
     ``max_workers`` is by default the number of cores this process may use. ``mp_context`` is a
     context of `multiprocessing` or just its name: "forkserver" (the default), "spawn" or "fork".
     After ``max_tasks_per_child`` tasks a worker is replaced.
+
+    A worker may have ``max_memory_per_worker`` of memory of its own, in bytes or as "2GB" (see
+    `fanfold.executors.work.memory.own_memory`: what is shared does not count). One that has more
+    after a task is replaced, and no task is to blame. One that has more while a task runs is ended:
+    a task that needs more than that by itself fails with `TaskTooLarge`, and one that only found
+    too much left by others runs again in a new worker. This is looked at ten times a second.
+
+    Each worker sees ``gpus`` GPUs, which no other one sees; there are by default as many workers as
+    there are GPUs for (see `fanfold.devices.devices`). A worker that takes another's place has its
+    GPUs.
 
     A worker that dies takes only its own task with it (`WorkerDied`) and is replaced: unlike the
     standard pool, this one does not break.
@@ -60,6 +70,8 @@ class ProcessExecutor(Executor):
         initargs: tuple[Any, ...] = (),
         *,
         max_tasks_per_child: int | None = None,
+        max_memory_per_worker: int | str | None = None,
+        gpus: int = 0,
     ) -> None:
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
@@ -68,8 +80,10 @@ class ProcessExecutor(Executor):
                 raise TypeError("max_tasks_per_child must be an integer or None")
             if max_tasks_per_child < 1:
                 raise UsageError(f"max_tasks_per_child must be >= 1, not {max_tasks_per_child}")
-        self.workers = worker_count(max_workers, int(cores()), "max_workers")
+        limits = WorkerLimits(max_tasks_per_child, read_memory(max_memory_per_worker))
         method = _method(mp_context)
+        shares = _shares(gpus, max_workers, method)
+        self.workers = worker_count(max_workers, len(shares) or cores, "max_workers")
         if method != "fork":
             launcher.prepare()  # it starts while we go on
         self._folder = process_folder()
@@ -77,10 +91,11 @@ class ProcessExecutor(Executor):
         if initializer is not None:
             first = pack_function((initializer, initargs), self._folder.put)
         kind = ForkStarter if method == "fork" else Starter
-        starter = kind(method, self.workers, self._folder, first)
-        self._pool = Pool(self.workers, starter, max_tasks_per_child)
+        starter = kind(method, self.workers, self._folder, first, shares)
+        self._pool = Pool(self.workers, starter, limits)
         self._owner = os.getpid()
-        self._calls: OrderedDict[int, _Remembered] = OrderedDict()
+        self._calls: OrderedDict[int, Remembered[PooledCall]] = OrderedDict()
+        self._retired: Retired[PooledCall] = Retired()
         _pools.add(self._pool)
         weakref.finalize(self, self._pool.shut_down).atexit = False
 
@@ -91,7 +106,7 @@ class ProcessExecutor(Executor):
 
         Raises `NotSerializable` when the function or an argument cannot be sent.
         """
-        self._check_owner()
+        check_owner(self._owner)
         known = self._calls.get(id(fn))
         call = known.call if known is not None and known.packs(fn) else self._new_call(fn)
         future = Future(self._pool)
@@ -102,24 +117,24 @@ class ProcessExecutor(Executor):
             future.add_done_callback(lambda _: self._pool.forget(once))
         return future
 
-    def _check_owner(self) -> None:
-        if os.getpid() != self._owner:
-            raise PoolClosed("this executor belongs to the process that made it: make a new one")
-
     def _new_call(self, fn: Callable[..., Any]) -> PooledCall:
         """Pack a function, and remember it for the next submit if it cannot change unnoticed."""
         call = PooledCall(Call(fn, "both"), self._folder)
         self._pool.begin(call)
         watched = watch(fn)
-        if not call.packed.segments() and (watched or _is_sent_by_name(fn, call)):
+        if not call.packed.segments() and (watched or sent_by_name(fn, call.packed.stream)):
             call.remembered = True
-            self._calls[id(fn)] = _Remembered(call, watched)
-            if len(self._calls) > _REMEMBERED:
-                self._calls.popitem(last=False)
+            replaced = self._calls.pop(id(fn), None)  # the function has changed since
+            self._calls[id(fn)] = Remembered(call, watched)
+            if replaced is None and len(self._calls) > _REMEMBERED:
+                _, replaced = self._calls.popitem(last=False)
+            if replaced is not None:
+                for retired in self._retired.add(replaced.call, self._pool.in_use):
+                    self._pool.forget(retired)
         return call
 
     def open(self, call: Call) -> Stream:
-        self._check_owner()
+        check_owner(self._owner)
         return _ProcessStream(self._pool, PooledCall(call, self._folder))
 
     def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> bool | None:
@@ -141,6 +156,10 @@ class ProcessExecutor(Executor):
         self._pool.cancel_queued()
         self._pool.kill()
 
+    def resize(self, workers: int) -> None:
+        """Start no more than so many workers from now on; those that live stay."""
+        self._pool.resize(workers)
+
     def activity(self) -> list[Activity]:
         return self._pool.activity()
 
@@ -149,27 +168,11 @@ class ProcessExecutor(Executor):
         return self._pool.process_ids()
 
 
-class _Remembered(NamedTuple):
-    """A function as it was packed; ``watch`` is None when it is sent by name."""
-
-    call: PooledCall
-    watch: Watch | None
-
-    def packs(self, fn: Callable[..., Any]) -> bool:
-        return self.call.call.func is fn and (self.watch is None or self.watch.unchanged())
-
-
-def _is_sent_by_name(fn: Callable[..., Any], call: PooledCall) -> bool:
-    by_name = isinstance(fn, (FunctionType, BuiltinFunctionType, type))
-    stream = call.packed.stream
-    return by_name and isinstance(stream, bytes) and b"cloudpickle" not in stream
-
-
-class _ProcessStream(Stream):
+class _ProcessStream(MailboxStream):
     def __init__(self, pool: Pool, call: PooledCall) -> None:
+        super().__init__(call.call)
         self._pool = pool
         self._call = call
-        self._reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
         call.report = self._reports.put
         pool.begin(call)
 
@@ -184,19 +187,6 @@ class _ProcessStream(Stream):
             Shipment(call, chunk.first, chunk.items, packed, parcel, attempt=chunk.attempt)
         )
 
-    def _refuse(self, chunk: Chunk, error: NotSerializable) -> None:
-        """Report the task that cannot be sent; send the others."""
-        if len(chunk) > 1:
-            for offset, item in enumerate(chunk.items):
-                self.send(Chunk(chunk.first + offset, [item], chunk.attempt))
-            return
-        error.index = chunk.first
-        task = self._call.call.describe(chunk.first, chunk.items[0])
-        error.add_note(f"fanfold: {task}, attempt {chunk.attempt}")
-        self._reports.put(
-            Report(chunk.first, [error], failed=(chunk.first,), attempt=chunk.attempt)
-        )
-
     def receive(self, timeout: float | None = None) -> Report | None:
         reports = self._reports
         if timeout is None:
@@ -205,17 +195,31 @@ class _ProcessStream(Stream):
             deadline = monotonic() + timeout
             self._pool.help(lambda: not reports.empty(), timeout)
             timeout = max(0.0, deadline - monotonic())
-        try:
-            return reports.get(timeout=timeout)
-        except queue.Empty:
-            return None
+        return super().receive(timeout)
 
     def wake(self) -> None:
-        self._reports.put(None)
+        super().wake()
         self._pool.wake()
 
     def close(self) -> None:
         self._pool.end(self._call)
+
+
+def _shares(gpus: int, workers: int | None, method: str) -> list[dict[str, str]]:
+    """What shows each worker its own GPUs."""
+    if isinstance(gpus, bool) or not isinstance(gpus, int) or gpus < 0:
+        raise UsageError(f"gpus must be a whole number, of each worker, not {gpus!r}")
+    if not gpus:
+        return []
+    if method == "fork":
+        raise UsageError(
+            'gpus= needs mp_context="forkserver" (the default) or "spawn": what a process has begun'
+            " with a GPU is of no use to those that are forked from it"
+        )
+    from fanfold.devices import devices
+
+    asked = None if workers is None else worker_count(workers, 1, "max_workers")
+    return devices().shares(asked, gpus)
 
 
 def _method(context: Any) -> str:

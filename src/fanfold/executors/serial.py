@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from fanfold.errors import PoolClosed
 from fanfold.executors.base import Executor, StartupFailed, Stream, report_of
-from fanfold.executors.runner import Runner
 from fanfold.executors.threads import ThreadExecutor
+from fanfold.executors.work.runner import Runner
 from fanfold.tasks import Call, Chunk, Report
 
 if TYPE_CHECKING:
-    from fanfold.executors.streams import ThreadWitness
+    from fanfold.executors.work.streams import ThreadWitness
 
 __all__ = ["SerialExecutor"]
 
@@ -93,7 +93,7 @@ class _SerialStream(Stream):
         self._witness = None if call.evidence is None else self._take_evidence(call.evidence)
 
     def _take_evidence(self, prefix: str) -> ThreadWitness:
-        from fanfold.executors.streams import ThreadWitness, routed
+        from fanfold.executors.work.streams import ThreadWitness, routed
 
         self._meanwhile.enter_context(routed())
         witness = ThreadWitness(prefix, "serial")
@@ -124,7 +124,9 @@ class _SerialStream(Stream):
             runner.run(_TURN)
         if runner.offset >= runner.stop:
             self._runners.popleft()
-        results = runner.take_all()
+        results = runner.take()
+        if results is None:  # others had the core for the whole turn
+            return None
         return report_of(self._call, runner.first, runner.attempt, results, worker="serial")
 
     def wake(self) -> None:

@@ -15,26 +15,37 @@ import concurrent.futures
 import logging
 import os
 import queue
+import sys
 import threading
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import count
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fanfold.errors import PoolClosed, TaskTimeout
-from fanfold.executors.base import Executor, StartupFailed, Stream, report_of, worker_count
-from fanfold.executors.limits import limited_threads
-from fanfold.executors.runner import Runner
+from fanfold.executors.base import (
+    Executor,
+    StartupFailed,
+    Stream,
+    check_owner,
+    report_of,
+    worker_count,
+)
+from fanfold.executors.work.limits import ThreadLimit
+from fanfold.executors.work.runner import Runner
+from fanfold.mailbox import Mailbox
 from fanfold.resources import cores
 from fanfold.tasks import Call, Chunk, Report
 
 if TYPE_CHECKING:
-    from fanfold.executors.evidence import Tracker
-    from fanfold.executors.streams import ThreadWitnesses
+    from fanfold.executors.work.evidence import Tracker
+    from fanfold.executors.work.streams import ThreadWitnesses
 
-__all__ = ["ThreadExecutor"]
+__all__ = ["ThreadExecutor", "is_left_behind"]
 
 _logger = logging.getLogger("fanfold")
 _TICK = 0.02  # seconds a task may hold up the rest of its chunk
@@ -63,7 +74,7 @@ class ThreadExecutor(Executor):
     ) -> None:
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        self.workers = worker_count(max_workers, int(cores()), "max_workers")
+        self.workers = worker_count(max_workers, cores, "max_workers")
         prefix = thread_name_prefix or f"fanfold-{next(_numbers)}"
         self._pool = _Pool(self.workers, prefix, initializer, initargs)
         weakref.finalize(self, self._pool.close).atexit = False
@@ -128,6 +139,11 @@ class _Here(threading.local):
 
 
 _here = _Here()
+
+
+def is_left_behind() -> bool:
+    """Does nobody wait any more for the task that this thread runs?"""
+    return _here.worker is not None and _here.worker.left_behind
 
 
 class _Worker:
@@ -216,10 +232,7 @@ class _Pool:
         with self._lock:
             if self.broken is not None:
                 raise self.broken
-            if os.getpid() != self._owner:
-                raise PoolClosed(
-                    "this executor belongs to the process that made it: make a new one"
-                )
+            check_owner(self._owner)
             if self._closed:
                 raise PoolClosed("cannot schedule new futures after shutdown")
             if self._idle.acquire(blocking=False):
@@ -293,14 +306,16 @@ class _ThreadStream(Stream):
     def __init__(self, pool: _Pool, call: Call) -> None:
         self.call = call
         self._pool = pool
-        self._reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
+        self._reports: Mailbox[Report | None] = Mailbox()
         self._lock = threading.Lock()
         self._running: dict[Runner, _Worker] = {}
         self._closed = False
-        self._meanwhile = limited_threads(pool.workers)
+        self._limit = ThreadLimit(pool.workers)
+        self._meanwhile = ExitStack()
+        self._meanwhile.callback(self._limit.close)
         self.witnesses: ThreadWitnesses | None = None
         if call.evidence is not None:
-            from fanfold.executors.streams import ThreadWitnesses, routed
+            from fanfold.executors.work.streams import ThreadWitnesses, routed
 
             self.witnesses = ThreadWitnesses(call.evidence)
             self._meanwhile.callback(self.witnesses.close)
@@ -333,6 +348,7 @@ class _ThreadStream(Stream):
     def receive(self, timeout: float | None = None) -> Report | None:
         deadline = None if timeout is None else monotonic() + timeout
         while True:
+            self._limit.look()  # the tasks are at work already: it takes milliseconds
             left = None if deadline is None else deadline - monotonic()
             try:
                 return self._reports.get(
@@ -397,6 +413,22 @@ class _ThreadStream(Stream):
                 self._pool.leave_behind(worker)
             self._running.clear()
         self._meanwhile.close()
+        if self._pool.workers > 1:
+            _tell_of_lock()
+
+
+def _tell_of_lock() -> None:
+    """Warn where Python is free-threaded, and an extension has brought its lock back: Python's own
+    warning names the module, and not what that means for a map."""
+    free_threaded = "t" in getattr(sys, "abiflags", "")
+    if free_threaded and sys._is_gil_enabled():  # type: ignore[attr-defined]
+        warnings.warn(
+            "threads take turns again on this free-threaded Python: an extension module that was "
+            'imported (or -X gil=1) has turned its lock, the GIL, on. Use on="processes", or a '
+            "release of the module that does without it",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 class _ChunkWork:

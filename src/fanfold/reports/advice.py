@@ -120,7 +120,8 @@ def _end(main: Episode, pieces: Pieces) -> Iterator[Advice]:
             f"{percent(tail, main.wall)} of the time went to the {last}: sort the longest first",
             f"For {duration(tail)} of {duration(main.wall)} at most {left} of {workers} workers "
             "had something to do. The same times, dealt out longest first to "
-            f"{workers} workers, end after about {duration(best)}.",
+            f"{workers} workers, end after about {duration(best)}. The next run does "
+            "so by itself with the same inputs; cost= or --cost tells it beforehand.",
         )
     elif float(pieces.seconds[longest]) >= LONE * main.wall and main.busy < LONE:
         yield Advice(

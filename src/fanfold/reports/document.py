@@ -17,17 +17,23 @@ __all__ = [
     "Bar",
     "Bin",
     "Code",
+    "Curves",
     "Document",
+    "Dot",
     "Facts",
     "Group",
     "Histogram",
     "Item",
     "Lane",
+    "Level",
+    "Line",
     "Paragraph",
     "Part",
     "Proportion",
     "Role",
     "Section",
+    "Stack",
+    "Stacks",
     "Table",
     "Tick",
     "Timeline",
@@ -60,10 +66,11 @@ class Table(NamedTuple):
 
 
 class Code(NamedTuple):
-    """Lines as they were written, such as a traceback."""
+    """Lines as they were written, such as a traceback; ``copied`` are those made to be copied."""
 
     title: str
     text: str
+    copied: bool = False
 
 
 class Advice(NamedTuple):
@@ -164,6 +171,63 @@ class Timeline(NamedTuple):
     table: Table
 
 
+class Dot(NamedTuple):
+    """Something measured, as a place on both axes of its chart."""
+
+    x: float
+    y: float
+    told: str
+
+
+class Line(NamedTuple):
+    """What should be: ``points`` on both axes, and for each of them the ``band`` (low, high) in
+    which it lies, where that is known."""
+
+    label: str
+    role: Literal["ideal", "law"]
+    points: tuple[tuple[float, float], ...]
+    band: tuple[tuple[float, float], ...] = ()
+
+
+class Level(NamedTuple):
+    """What is at one place across, for a format that draws it as a bar: the value as it is shown,
+    how high it is, and how high the first lines are there; those that do not reach it are last."""
+
+    label: str
+    shown: str
+    y: float
+    lines: tuple[float, ...]
+
+
+class Curves(NamedTuple):
+    """Dots and lines over two axes; without ``levels`` it is for formats with round dots only."""
+
+    title: str
+    across: Axis
+    up: Axis
+    dots: tuple[Dot, ...]
+    lines: tuple[Line, ...]
+    levels: tuple[Level, ...]
+    table: Table
+
+
+class Stack(NamedTuple):
+    """A whole, as parts of the longest one, and in words."""
+
+    label: str
+    parts: tuple[float, ...]
+    whole: str
+
+
+class Stacks(NamedTuple):
+    """How several wholes are divided into the parts of these names."""
+
+    title: str
+    names: tuple[str, ...]
+    stacks: tuple[Stack, ...]
+    table: Table
+
+
 class Group(NamedTuple):
     """Items under a title that may be folded away; ``open`` says whether they are seen at first."""
 
@@ -172,7 +236,19 @@ class Group(NamedTuple):
     open: bool = False
 
 
-Item = Paragraph | Facts | Table | Code | Advice | Proportion | Histogram | Timeline | Group
+Item = (
+    Paragraph
+    | Facts
+    | Table
+    | Code
+    | Advice
+    | Proportion
+    | Histogram
+    | Timeline
+    | Curves
+    | Stacks
+    | Group
+)
 
 
 class Section(NamedTuple):

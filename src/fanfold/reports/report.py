@@ -15,6 +15,7 @@ from fanfold.reports.outcomes import outcomes, sessions
 from fanfold.reports.pieces import Pieces
 from fanfold.reports.timeline import timeline
 from fanfold.reports.times import times
+from fanfold.reports.usage import usage
 from fanfold.reports.words import moment, one_line, plural
 
 __all__ = ["report"]
@@ -45,8 +46,9 @@ def _sections(
     yield outcomes(history, pieces, worked)
     yield advice(history, pieces, worked, groups, saved)
     yield failures(history, groups, saved)
+    yield usage(history, pieces)
     yield timeline(history, pieces, worked)
     yield times(pieces)
-    yield memory(pieces)
+    yield memory(pieces, history.shared, history.spilled)
     yield sessions(history)
     yield asked(history)

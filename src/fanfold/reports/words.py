@@ -80,7 +80,7 @@ def number(count: int) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """A count and its noun.
+    """A count, its thousands apart, and its noun.
 
     >>> plural(1, "task"), plural(2, "attempt"), plural(1200, "task")
     ('1 task', '2 attempts', '1,200 tasks')

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from fanfold.programs import Command
 from fanfold.runs.modules import version_of
 from fanfold.runs.walk import Walk
 
@@ -109,7 +110,9 @@ def fingerprint(function: Callable[..., Any], packages: Sequence[str] = ()) -> d
     >>> list(fingerprint(area))
     ['constant circles.PI', 'function circles.<lambda>', 'python']
     """
-    parts = Walk().from_function(function)
+    parts = (
+        dict(function.parts) if isinstance(function, Command) else Walk().from_function(function)
+    )
     parts |= {f"package {package}": version_of(package) for package in packages}
     parts["python"] = "{}.{}".format(*sys.version_info)
     return parts

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,14 @@ from fanfold.store.directory import RunDirectory
 from fanfold.store.pack import PackReader, PackWriter
 from fanfold.transport.pickling import dumps
 
-__all__ = ["Generation", "check_generation", "read_generation", "read_inputs", "write_inputs"]
+__all__ = [
+    "Generation",
+    "check_generation",
+    "generation_of",
+    "read_generation",
+    "read_inputs",
+    "write_inputs",
+]
 
 _MANY = 10_000  # inputs in a frame
 _LARGE = 4 << 20  # bytes in a frame, roughly
@@ -104,22 +112,44 @@ def generation_of(directory: RunDirectory, number: int) -> Generation:
         raise RunDamaged(f"{path} does not say what it should: {error!r}") from error
 
 
-def read_inputs(directory: RunDirectory, generation: Generation, *, trust: bool) -> Sequence[Any]:
-    """The inputs themselves. Raises `RunUntrusted` where somebody else could have written them."""
+def read_inputs(
+    directory: RunDirectory,
+    generation: Generation,
+    *,
+    trust: bool,
+    only: Sequence[range] | None = None,
+) -> Sequence[Any]:
+    """The inputs themselves; with ``only`` those at these indices, and None in the other places.
+
+    Raises `RunUntrusted` where somebody else could have written them.
+    """
     directory.check_private(trust)
     path = directory.inputs(generation.number)
-    items: list[Any] = []
+    wanted = [range(generation.total)] if only is None else only
+    items: list[Any] = [None] * generation.total
+    left = sum(map(len, wanted))
     with PackReader(path, run=Asked.read(directory).id) as pack:
         if pack.header.get("inputs") != generation.number:
             raise RunDamaged(f"{path} holds other inputs: files of the run have been mixed up")
-        for frame in pack.frames():
+        for frame in pack.frames(partial(_meet, wanted)):
             part = _loaded(frame.payload, path)
             if isinstance(part, range) and len(part) == generation.total:
                 return part
-            items.extend(part)
-    if len(items) != generation.total:
-        raise RunDamaged(f"{path} holds {len(items)} of {generation.total} inputs")
+            items[frame.first : frame.first + len(part)] = part
+            left -= _common(wanted, frame.first, len(part))
+    if left or len(items) != generation.total:
+        raise RunDamaged(f"{path} does not hold all of the {generation.total} inputs")
     return items
+
+
+def _common(wanted: Sequence[range], first: int, count: int) -> int:
+    """How many of the tasks ``first`` ... ``first + count - 1`` are wanted."""
+    stop = first + count
+    return sum(max(0, min(part.stop, stop) - max(part.start, first)) for part in wanted)
+
+
+def _meet(wanted: Sequence[range], first: int, count: int) -> bool:
+    return _common(wanted, first, count) > 0
 
 
 def _loaded(payload: memoryview, path: Path) -> Any:

@@ -15,6 +15,7 @@ from fanfold.store.directory import RunDirectory
 __all__ = ["LogFiles", "Printed", "follow", "printed"]
 
 _PAUSE = 0.2  # seconds between looks at files that grow
+_LOGS = "e*-a*-w*.*"  # those of the workers
 _NUMBER = re.compile(r"\d+$")
 
 Record = dict[str, Any]
@@ -92,10 +93,10 @@ def printed(
 def follow(directory: RunDirectory, driven: Callable[[], bool]) -> Iterator[tuple[str, bytes]]:
     """(worker, whole lines) as the log files grow, from their ends now, while it is driven."""
     folder = directory.path / "logs"
-    read = {path.name: path.stat().st_size for path in folder.iterdir()}
+    read = {path.name: path.stat().st_size for path in folder.glob(_LOGS)}
     while True:
         last_look = not driven()
-        for path in sorted(folder.iterdir()):
+        for path in sorted(folder.glob(_LOGS)):
             begin = read.get(path.name, 0)
             new = _part(path, begin, path.stat().st_size)
             new = new if last_look else new[: new.rfind(b"\n") + 1]

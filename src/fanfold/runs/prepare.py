@@ -21,6 +21,7 @@ from fanfold.errors import (
     UsageError,
 )
 from fanfold.runs.asked import Asked, git_commit, target_of, user_path
+from fanfold.runs.cluster import settle
 from fanfold.runs.code import compare, fingerprint
 from fanfold.runs.driver import Work
 from fanfold.runs.identity import FilePolicy, digest, match, same_inputs, stamps
@@ -40,7 +41,7 @@ from fanfold.store.files import create, open_file, sync_folder, writing
 from fanfold.store.lease import Lease, holder
 from fanfold.transport.pickling import dumps
 
-__all__ = ["Request", "load", "prepare"]
+__all__ = ["Request", "Resume", "existing", "load", "new_name", "prepare"]
 
 Resume = Literal["ask", "anyway", "fresh"]
 
@@ -49,9 +50,10 @@ _DAY = 86_400.0  # seconds: no run takes as long to be made
 
 
 class Request(NamedTuple):
-    """What is asked for; see `fanfold.runs.run.run` for the meaning of the parts.
+    """What is asked for; see `fanfold.runs.begin.run` for the meaning of the parts.
 
     ``key`` tells the same command again where there is no name, and ``stem`` begins the name then.
+    ``costs`` are what the tasks cost, where that is given.
     """
 
     function: Callable[..., Any]
@@ -70,6 +72,7 @@ class Request(NamedTuple):
     packages: tuple[str, ...] = ()
     command: list[str] | None = None
     trust: bool = False
+    costs: Sequence[float] | None = None
 
 
 def prepare(request: Request, *, steal: bool = False) -> tuple[Work, list[str]]:
@@ -78,7 +81,7 @@ def prepare(request: Request, *, steal: bool = False) -> tuple[Work, list[str]]:
     Raises `RunChanged` when the function has changed and ``resume`` is "ask", and `RunBusy`.
     """
     while True:
-        path = _existing(request)
+        path = existing(request)
         if path is not None and request.resume == "fresh":
             return _create_afresh(request, path)
         if path is not None:
@@ -93,6 +96,7 @@ def _create_afresh(request: Request, path: Path) -> tuple[Work, list[str]]:
     last = holder(directory, 0)
     if last is not None and last.alive is not False:
         raise RunBusy(path, last.host, last.pid, last.at)
+    settle(directory)
     aside = _move_aside(path)
     return _create(request._replace(name=name)), [f"the run before is kept as {aside}"]
 
@@ -108,12 +112,13 @@ def _go_on(request: Request, directory: RunDirectory, steal: bool) -> tuple[Work
         raise RunChanged(asked.name, notes)
     generation, more, lease = _inputs_now(directory, asked, request, steal)
     work = Work(
-        directory, asked, generation, request.function, request.inputs, code, request.options, lease
-    )
+        directory, asked, generation, request.function, request.inputs, code, request.options,
+        request.costs, lease,
+    )  # fmt: skip
     return work, notes + more
 
 
-def _existing(request: Request) -> Path | None:
+def existing(request: Request) -> Path | None:
     """The folder of the run that is meant, where there is one."""
     if request.name is not None:
         path = request.parent / safe_name(request.name)
@@ -125,9 +130,14 @@ def _existing(request: Request) -> Path | None:
     return None
 
 
-def _create(request: Request) -> Work:
+def new_name(request: Request) -> str:
+    """What a new run is called."""
     stem = safe_name(request.stem or _stem(target_of(request.function)))
-    name = request.name or next_name(request.parent, stem)
+    return request.name or next_name(request.parent, stem)
+
+
+def _create(request: Request) -> Work:
+    name = new_name(request)
     path = request.parent / safe_name(name)
     _check_free(path)
     _remove_unfinished(request.parent)
@@ -152,8 +162,9 @@ def _create(request: Request) -> Work:
     )  # fmt: skip
     directory = _write(request, path, asked, generation)
     return Work(
-        directory, asked, generation, request.function, request.inputs, asked.code, request.options
-    )
+        directory, asked, generation, request.function, request.inputs, asked.code,
+        request.options, request.costs,
+    )  # fmt: skip
 
 
 def _write(request: Request, path: Path, asked: Asked, generation: Generation) -> RunDirectory:
@@ -165,10 +176,13 @@ def _write(request: Request, path: Path, asked: Asked, generation: Generation) -
     try:
         directory = RunDirectory.create(beside, path.name)
         write_inputs(directory, asked.id, generation, request.inputs)
-        with suppress(NotSerializable):  # then only who has the function can go on
+        try:
             function = dumps(request.function)
             create(directory.function, function)
             asked.function = checksum(function)
+        except NotSerializable:  # then only who has the function can go on
+            if "cluster" in request.options:
+                raise
         asked.write(directory)
         with writing(path):
             os.rename(directory.path, path)
@@ -248,6 +262,7 @@ def _inputs_now(
     )
     lease = Lease.take(directory, 0, steal=steal)
     try:
+        settle(directory, steal=steal)
         check_generation(directory, last)
         write_inputs(directory, asked.id, generation, request.inputs)
     except BaseException:
@@ -293,8 +308,18 @@ def _stretches(kept: Sequence[int]) -> list[tuple[int, int, int]]:
     return found
 
 
-def load(directory: RunDirectory, *, trust: bool) -> Work:
-    """A run from its folder alone. Raises `RunUntrusted` where others could have written it."""
+def load(
+    directory: RunDirectory,
+    *,
+    trust: bool,
+    only: Sequence[range] | None = None,
+    code: dict[str, str] | None = None,
+) -> Work:
+    """A run from its folder alone; with ``only`` the inputs of these tasks.
+
+    Raises `RunChanged` when the function is not the one that was run last, or not that of ``code``,
+    and `RunUntrusted` where others could have written it.
+    """
     directory.check_private(trust)
     asked = Asked.read(directory)
     sys.path += [folder for folder in asked.path if folder not in sys.path]
@@ -305,9 +330,9 @@ def load(directory: RunDirectory, *, trust: bool) -> Work:
         )
     function = _load_function(directory, asked)
     generation = read_generation(directory)
-    inputs = read_inputs(directory, generation, trust=trust)
-    code = fingerprint(function, asked.packages)
-    changes = compare(_last_code(directory, asked), code)
+    inputs = read_inputs(directory, generation, trust=trust, only=only)
+    now = fingerprint(function, asked.packages)
+    changes = compare(_last_code(directory, asked) if code is None else code, now)
     if changes:
         raise RunChanged(asked.name, [str(change) for change in changes])
-    return Work(directory, asked, generation, function, inputs, code, dict(asked.options))
+    return Work(directory, asked, generation, function, inputs, now, dict(asked.options))

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,21 @@ from fanfold.errors import (
     RunSuperseded,
     WorkerDied,
 )
+from fanfold.executors.work.packing import text_of
+from fanfold.mailbox import Mailbox
 from fanfold.store.directory import RunDirectory
 from fanfold.store.journal import FORMAT, JournalWriter
 from fanfold.store.lease import Lease
 from fanfold.store.pack import PackWriter
 from fanfold.tasks import Activity, Evidence, Report, TaskRetried
 from fanfold.transport.pickling import dumps
+from fanfold.transport.segments import held
 
-__all__ = ["Recorder", "Tally", "cancel_request"]
+__all__ = ["Recorder", "Tally", "cancel_request", "journal_header"]
 
 _BEAT = 1.0  # seconds between heartbeats, and at most until a journal is synced
-_TALLY_EVERY = 32 << 10  # bytes of a journal
+_TALLY_EVERY = 8 << 10  # bytes of a journal
+_PACE = 0.05  # seconds from commit to commit: what ends meanwhile shares the wait for the disk
 
 Record = dict[str, Any]
 
@@ -62,8 +67,8 @@ class Recorder:
 
     ``about`` goes into the header of the journal: the run, its generation of inputs, the
     fingerprint of the function. ``tally`` is what counts already, ``lost`` the tasks whose results
-    are damaged, ``shown`` gives an input in one line, and ``workers`` what each worker is doing,
-    for the heartbeat.
+    are damaged, ``shown`` gives an input in one line, ``workers`` what each worker is doing, for
+    the heartbeat, and ``meter``, where there is one, what all of it uses.
 
     Calling it with an event raises what has gone wrong with the writing, which ends the map.
     """
@@ -78,6 +83,7 @@ class Recorder:
         lost: Sequence[range] = (),
         shown: Callable[[int], str],
         workers: Callable[[], list[Activity]],
+        meter: Callable[[], Record] | None = None,
     ) -> None:
         self.tally = tally
         self._lease = lease
@@ -85,14 +91,14 @@ class Recorder:
         self._cancelled = False
         self._shown = shown
         self._workers = workers
-        names = {"run": about["run"], "element": lease.element, "attempt": lease.attempt}
+        self._meter = meter
+        self._running: list[int] = []  # at the last beat
+        self._ended: list[range] = []  # since then
+        self._message = ""
+        self._held = 0, 0  # bytes in shared memory, and on disk instead, at the most
+        header = journal_header(directory, lease, about, tally)
+        names = {name: header[name] for name in ("run", "element", "attempt")}
         self._pack = PackWriter(directory.pack(lease.element, lease.attempt), names)
-        header = {
-            "is": "journal", "format": FORMAT, **names, **about,
-            "host": lease.host, "pid": os.getpid(), "at": time.time(),
-            "python": platform.python_version(),
-            "after": _lengths(directory, lease), "before": tally.record(),
-        }  # fmt: skip
         try:
             self._journal = JournalWriter(directory.journal(lease.element, lease.attempt), header)
             if lost:
@@ -103,8 +109,9 @@ class Recorder:
             self._pack.close()
             raise
         self._tallied = self._synced = self._journal.size
-        self._beaten = 0.0
-        self._events: queue.SimpleQueue[Event | str] = queue.SimpleQueue()
+        self._beaten = self._committed = 0.0
+        self._closing = threading.Event()
+        self._events: Mailbox[Event | str] = Mailbox()
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._main, name="fanfold-recorder")
         self._thread.start()
@@ -116,9 +123,12 @@ class Recorder:
             raise RunCancelled("the run was cancelled: the same command, or retry(), goes on")
         self._events.put(event)
 
-    def close(self, why: str) -> None:
-        """Write what is left and how it ended; raises what has gone wrong with the writing."""
+    def close(self, why: str, message: str = "") -> None:
+        """Write what is left, and how and with what message it ended; raises what has gone wrong
+        with the writing."""
+        self._message = message
         self._events.put(why)
+        self._closing.set()
         self._thread.join()
         if self.error is not None:
             raise self.error
@@ -148,6 +158,7 @@ class Recorder:
         why = None
         try:
             event = self._events.get(timeout=_BEAT)
+            self._closing.wait(self._committed + _PACE - time.monotonic())
             while not isinstance(event, str):
                 events.append(event)
                 event = self._events.get_nowait()
@@ -180,23 +191,44 @@ class Recorder:
             self._journal.append(records)
             if records[-1]["is"] == "tally":
                 self._tallied = self._journal.size
+            self._committed = time.monotonic()
 
     def _beat(self) -> None:
         now = time.monotonic()
         if now - self._beaten < _BEAT:
             return
         self._beaten = now
+        self._look_at_segments()
         if self._synced < self._journal.size:
             self._journal.sync()
             self._synced = self._journal.size
         self._cancelled = self._cancel.exists()
-        self._lease.beat({"workers": [one._asdict() for one in self._workers()]})
+        workers = self._workers()
+        self._running = [one.task for one in workers if one.task is not None]
+        self._ended.clear()
+        used = {} if self._meter is None else {"usage": self._meter()}
+        self._lease.beat({"workers": [one._asdict() for one in workers], **used})
+
+    def _look_at_segments(self) -> None:
+        shared, spilled = held()
+        self._held = max(self._held[0], shared), max(self._held[1], spilled)
 
     def _end(self, why: str) -> None:
         if self._lease.superseded():
             return
-        end = {"is": "end", "why": why, "at": time.time()}
-        self._journal.append([self.tally.record(), end])
+        records = [self.tally.record()]
+        self._look_at_segments()
+        if any(self._held):
+            shared, spilled = self._held
+            records.append({"is": "held", "shared": shared, "spilled": spilled})
+        if self._meter is not None:
+            records.append({"is": "usage", **self._meter()})
+        if why in ("walltime", "terminated"):
+            ended = chain.from_iterable(self._ended)
+            records.append({"is": "running", "tasks": sorted({*self._running}.difference(ended))})
+        said = {"message": self._message} if self._message else {}
+        records.append({"is": "end", "why": why, "at": time.time(), **said})
+        self._journal.append(records)
         self._journal.sync()
         self._lease.beat({"workers": []})
 
@@ -209,6 +241,7 @@ class Recorder:
 
     def _of_report(self, report: Report) -> Iterator[Record]:
         first, stop = report.first, report.first + len(report.values)
+        self._ended.append(range(first, stop))
         for index in [*sorted(report.failed), stop]:
             if index > first:
                 yield from self._results(report, first, index)
@@ -256,12 +289,23 @@ class Recorder:
             "is": "failed", "first": index, "try": report.attempt, "final": final,
             "worker": report.worker, "input": self._shown(index),
             "place": place,
-            "error": {"type": type(error).__name__, "message": _text(error), "traceback": text},
+            "error": {"type": type(error).__name__, "message": text_of(error), "traceback": text},
             "ran": list(_ran(report, index, index + 1)),
         }  # fmt: skip
         if isinstance(error, WorkerDied):
             record["death"] = _death(error)
         return record
+
+
+def journal_header(directory: RunDirectory, lease: Lease, about: Record, before: Tally) -> Record:
+    """How the journal of the lease's holder begins; ``before`` is what counts already."""
+    return {
+        "is": "journal", "format": FORMAT, "run": about["run"], "element": lease.element,
+        "attempt": lease.attempt, **about,
+        "host": lease.host, "pid": os.getpid(), "at": time.time(),
+        "python": platform.python_version(),
+        "after": _lengths(directory, lease), "before": before.record(),
+    }  # fmt: skip
 
 
 def cancel_request(directory: RunDirectory, writer: str) -> Path:
@@ -271,7 +315,8 @@ def cancel_request(directory: RunDirectory, writer: str) -> Path:
 
 def _lengths(directory: RunDirectory, lease: Lease) -> dict[str, int]:
     """How long the journals of the earlier attempts at this element are now: they end there."""
-    earlier = (directory.journal(lease.element, n) for n in directory.attempts(lease.element))
+    attempts = [n for n in directory.attempts(lease.element) if n < lease.attempt]  # not all:
+    earlier = (directory.journal(lease.element, n) for n in attempts)  # it may be late itself
     return {path.name: path.stat().st_size for path in earlier if path.exists()}
 
 
@@ -310,13 +355,6 @@ def _death(error: WorkerDied) -> Record:
         "peak": error.peak_memory,
         "out_of_memory": error.out_of_memory,
     }
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as failure:  # noqa: BLE001 - a broken __str__ must not hide the failure
-        return f"<its text raises {type(failure).__name__}>"
 
 
 def _traceback(error: BaseException) -> str:

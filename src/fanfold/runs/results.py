@@ -12,7 +12,7 @@ from fanfold.runs.state import DONE, MISSING, State, Where
 from fanfold.store.directory import RunDirectory
 from fanfold.store.pack import Frame
 
-__all__ = ["Results"]
+__all__ = ["Results", "exception_of", "loaded_from"]
 
 _REMEMBERED = 8  # frames that are kept loaded
 
@@ -53,7 +53,7 @@ class Results:
             return None
         where, offset = self._state.where(index)
         loaded = self._load(where, index)
-        return loaded[offset] if status == DONE else _exception(*loaded)
+        return loaded[offset] if status == DONE else exception_of(*loaded)
 
     def _load(self, where: Where, index: int) -> Any:
         key = where.element, where.attempt, where.place[0]
@@ -63,13 +63,14 @@ class Results:
             frame = self._frames.read(where)
         except RunDamaged as error:
             raise RunDamaged(f"{error}; retry() (fanfold retry) runs its tasks again") from error
-        self._loaded[key] = _loaded(frame, index)
+        self._loaded[key] = loaded_from(frame, index)
         if len(self._loaded) > _REMEMBERED:
             self._loaded.popitem(last=False)
         return self._loaded[key]
 
 
-def _loaded(frame: Frame, index: int) -> Any:
+def loaded_from(frame: Frame, index: int) -> Any:
+    """What a frame holds. Raises `LoadFailed`, of the task ``index``."""
     try:
         return pickle.loads(frame.payload)
     except Exception as error:
@@ -78,7 +79,7 @@ def _loaded(frame: Frame, index: int) -> Any:
         raise failed from error
 
 
-def _exception(error: BaseException | None, text: str) -> BaseException:
+def exception_of(error: BaseException | None, text: str) -> BaseException:
     """The exception again, with its traceback as its cause."""
     if error is None:
         last = text.strip().splitlines()[-1] if text.strip() else "unknown"

@@ -1,128 +1,55 @@
-"""`fanfold.run`: a map that survives, resumes and reports."""
+"""A durable run, for whoever holds it: to wait, to look, to retry, to cancel."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
-from fanfold.api import check_options
 from fanfold.dispatch import Event, Listener
-from fanfold.errors import LoadFailed, RunCancelled, RunUnfinished, TaskMissing, UsageError
-from fanfold.executors import registry
-from fanfold.executors.base import worker_count
+from fanfold.errors import FanfoldError, LoadFailed, RunCancelled, RunUnfinished, TaskMissing
+from fanfold.resources import Resources
 from fanfold.runs.asked import Asked
+from fanfold.runs.cluster import Cluster, Submission, settle
 from fanfold.runs.driver import Driver, Work
+from fanfold.runs.elements import Watch, is_over, open_arrays, queue_of
 from fanfold.runs.frames import forget_damaged
-from fanfold.runs.identity import FilePolicy
 from fanfold.runs.inputs import read_generation, read_inputs
-from fanfold.runs.prepare import Request, Resume, load, prepare
+from fanfold.runs.learned import learned
+from fanfold.runs.prepare import load
 from fanfold.runs.recorder import cancel_request
+from fanfold.runs.remote import Remote, cancel, wait_for
 from fanfold.runs.results import Results
 from fanfold.runs.state import DONE, FAILED, MISSING, State, read_state
 from fanfold.runs.status import Status, read_status
+from fanfold.runs.usage import write_usage
 from fanfold.store.directory import RunDirectory, safe_name
-from fanfold.store.lease import holder
+from fanfold.store.lease import Lease, holder
 from fanfold.tasks import MapStarted, Outcome
 
 if TYPE_CHECKING:
     from fanfold.history import Failure, History
+    from fanfold.reports.next_time import NextTime
     from fanfold.runs.table import Table
 
-__all__ = ["FOLDER", "Run", "begin", "run"]
+__all__ = ["FOLDER", "Run"]
 
 FOLDER = "fanfold-runs"
 _LOOK = 0.2  # seconds between looks at a run that another process drives
-
-
-def run(
-    func: Callable[..., Any],
-    inputs: Iterable[Any],
-    /,
-    *,
-    name: str | None = None,
-    folder: str | os.PathLike[str] = FOLDER,
-    on: str = "local",
-    workers: int | None = None,
-    chunk: int | None = None,
-    retries: int = 0,
-    timeout: float | None = None,
-    errors: Literal["raise", "return"] = "return",
-    seed: int | None = None,
-    progress: bool | None = None,
-    resume: Resume = "ask",
-    files: FilePolicy = "stat",
-    packages: Sequence[str] = (),
-    steal: bool = False,
-) -> Run:
-    """Run ``func`` over ``inputs`` durably: everything of note is on disk, and any process may die.
-
-    It begins at once, in the background; `Run.wait` waits for it. The same call with the same
-    ``name`` goes on where the run stands: what is done is not done again.
-
-    Parameters:
-        func, inputs: as for `map`, with one iterable, which ends.
-        name: of the run; by default the function's, with a number, and a new run.
-        folder: where the runs are kept; this one in a folder of its own, private to you.
-        on: "local" (worker processes), "processes", "threads" or "serial".
-        workers, chunk, retries, timeout, seed, progress: as for `map`.
-        errors: "return" goes on after a failure, "raise" stops after the first.
-        resume: what to do when the function has changed since: "ask" raises `RunChanged`, which
-            says what has; "anyway" keeps the results; "fresh" keeps the old run aside, and begins.
-        files: inputs that name files change when these do: by "stat" (size and time), by "hash"
-            (content), or "ignore".
-        packages: more packages whose versions count as part of the function.
-        steal: take the run over from a driver that may live; that one stops before it writes more.
-
-    Raises `RunChanged`, `RunBusy` when another process works on it, and `UsageError`.
-
-    >>> import fanfold as ff
-    >>> run = ff.run(abs, [-1, -2, 3], name="signs", on="threads")
-    >>> run.wait().results()
-    [1, 2, 3]
-    >>> ff.Run.open("signs").status().state
-    'done'
-    """
-    check_options(chunk, retries, timeout, errors, seed)
-    if resume not in get_args(Resume):
-        raise UsageError(f"resume must be 'ask', 'anyway' or 'fresh', not {resume!r}")
-    items = _listed(inputs)
-    options = {
-        "on": _place(on),
-        "workers": None if workers is None else worker_count(workers, 1),
-        "chunk": chunk,
-        "retries": retries,
-        "timeout": timeout,
-        "errors": errors,
-    }
-    request = Request(
-        func, items, Path(folder), options, name,
-        seed=seed, resume=resume, files=files, packages=tuple(packages),
-    )  # fmt: skip
-    begun, _ = begin(request, progress=progress, steal=steal)
-    begun.start()
-    return begun
-
-
-def begin(
-    request: Request,
-    *,
-    progress: bool | None = None,
-    listeners: Sequence[Listener] = (),
-    steal: bool = False,
-) -> tuple[Run, list[str]]:
-    """`run` for programs: the run, taken but not started, and sentences about what has changed."""
-    work, notes = prepare(request, steal=steal)
-    begun = Run(work.directory, work.asked, trust=request.trust)
-    damage = begun.take(work, progress=progress, listeners=listeners, steal=steal)
-    return begun, notes + damage
+_OLD = 10.0  # seconds: what a scheduler said before that is asked again
+_NOW = 0.0  # the same, where something is to be submitted
 
 
 class Run:
-    """A durable run: a handle that any process may hold. `run` makes one, `Run.open` finds one."""
+    """A durable run: a handle that any process may hold.
+
+    `fanfold.run` makes one, `Run.open` finds one.
+    """
 
     def __init__(self, directory: RunDirectory, asked: Asked, *, trust: bool = False) -> None:
         self.name = asked.name
@@ -130,7 +57,7 @@ class Run:
         self._directory = directory
         self._asked = asked
         self._trust = trust
-        self._driver: Driver | None = None
+        self._driver: Driver | Remote | None = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._begun = threading.Event()
@@ -157,6 +84,13 @@ class Run:
     def __repr__(self) -> str:
         return f"<fanfold.Run {self.name!r} in {self.path}>"
 
+    def _repr_html_(self) -> str:
+        """Its report, as a notebook shows it."""
+        from fanfold.reports import render_html
+        from fanfold.reports.formats import html
+
+        return html.frame(render_html(self.history()))
+
     def take(
         self,
         work: Work,
@@ -173,6 +107,17 @@ class Run:
         if not everything and work.lease is None and self._is_whole():
             self._driver = None  # that of an earlier time is spent
             return []
+        if "cluster" in work.options:
+            self._driver = self._remote(work, everything, progress, listeners, steal)
+            return self._driver.notes
+        if self._directory.arrays():
+            lease = work.lease or Lease.take(self._directory, 0, steal=steal)
+            try:
+                settle(self._directory, steal=steal)
+            except BaseException:
+                lease.release()
+                raise
+            work = replace(work, lease=lease)
         self._driver = Driver(
             work,
             everything=everything,
@@ -181,6 +126,33 @@ class Run:
             steal=steal,
         )
         return self._driver.notes
+
+    def _remote(
+        self,
+        work: Work,
+        everything: bool,
+        progress: bool | None,
+        listeners: Sequence[Listener],
+        steal: bool,
+    ) -> Remote:
+        """What is at work already is followed, and not submitted again."""
+        submission = None
+        if everything or steal or not self._at_work(_NOW):
+            cluster = Cluster.of(work.options["cluster"])
+            submission = Submission.plan(work, cluster, everything=everything, steal=steal)
+        state = read_state(self._directory) if submission is None else submission.state
+        return Remote(
+            self._directory, self._asked.id, submission, state,
+            progress=progress, listeners=listeners,
+        )  # fmt: skip
+
+    def _at_work(self, max_age: float = _OLD) -> bool:
+        """Are elements of it waiting, running, or may they be?"""
+        arrays = open_arrays(self._directory)
+        if not arrays:
+            return False
+        queue = queue_of(self._directory, arrays[0].scheduler)
+        return not all(is_over(one.state) for one in Watch(self._directory, queue).look(max_age))
 
     def _is_whole(self) -> bool:
         """Has every task a result that can be read?"""
@@ -199,12 +171,15 @@ class Run:
             self._begun.set()
 
     def start(self) -> None:
-        """Do the work in a thread of its own; returns when it has begun.
+        """Do the work in a thread of its own, or submit it; returns when it has begun.
 
         A program may end then: Python waits for the thread, but from 3.12 on lets it make no
         threads and processes any more.
         """
-        if self._driver is not None:
+        if isinstance(self._driver, Remote):
+            self._driver.submit()
+        elif self._driver is not None:
+            self._begun.clear()
             name = f"fanfold-run-{self.name}"
             self._thread = threading.Thread(target=self._drive_apart, name=name)
             self._thread.start()
@@ -227,10 +202,14 @@ class Run:
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._thread is not None:
             self._wait_here(timeout)
-        while self._thread is None and self.is_driven():
+        while self._thread is None and self._is_driven_elsewhere():
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError(f"the run {self.name} has not ended in {timeout:g} s")
             time.sleep(_LOOK)
+        for _ in wait_for(self._directory, timeout):
+            pass
+        if self._directory.arrays():
+            keep_usage(self._directory, self.history())
         return self
 
     def _wait_here(self, timeout: float | None) -> None:
@@ -238,7 +217,7 @@ class Run:
         try:
             self._thread.join(timeout)
         except KeyboardInterrupt as interrupt:
-            if self._driver is not None:
+            if isinstance(self._driver, Driver):
                 self._driver.stop(interrupt)
             self._thread.join()
             raise
@@ -249,7 +228,10 @@ class Run:
             raise error
 
     def is_driven(self) -> bool:
-        """Does a process work on it now, as far as can be known?"""
+        """Does a process or a job work on it now, as far as can be known?"""
+        return self._is_driven_elsewhere() or self._at_work()
+
+    def _is_driven_elsewhere(self) -> bool:
         last = holder(self._directory, 0)
         return last is not None and last.alive is not False
 
@@ -363,30 +345,81 @@ class Run:
         needs nothing else, and its path is returned."""
         from fanfold.reports import render_html, render_text
 
+        history = self.history()
+        keep_usage(self._directory, history)
         if html is None:
-            return render_text(self.history(), width)
+            return render_text(history, width)
         path = Path(html)
-        path.write_text(render_html(self.history()), encoding="utf-8")
+        path.write_text(render_html(history), encoding="utf-8")
         return str(path)
 
-    def retry(self, *, all: bool = False, progress: bool | None = None) -> Run:  # noqa: A002
+    def advise(self) -> NextTime:
+        """What to ask a scheduler for next time: cores, memory, walltime, elements and workers.
+
+        Its text holds options of ``fanfold run`` and directives of both schedulers, to be copied.
+        Raises `RunUnfinished` where nothing is known to go by.
+
+        >>> import fanfold as ff
+        >>> ff.run(abs, [-1, -2], name="advised", on="threads").wait().advise().resources.cores
+        1
+        """
+        from fanfold.reports.next_time import next_time
+
+        advised = next_time(self.history())
+        if advised is None:
+            raise RunUnfinished(
+                f"nothing of {self.name} has ended yet: there is nothing to go by. Wait for it"
+            )
+        return advised
+
+    def retry(
+        self,
+        *,
+        all: bool = False,  # noqa: A002
+        progress: bool | None = None,
+        resources: Resources | None = None,
+    ) -> Run:
         """Run again what failed, what is missing and what is damaged, with ``all`` everything;
-        returns itself.
+        returns itself. On a scheduler ``resources`` replace what was asked for before.
 
         Raises `RunChanged` when the function has changed: `run` with its name takes it anew.
         """
-        self.take_again(everything=all, progress=progress)
+        self.take_again(everything=all, progress=progress, resources=resources)
         self.start()
         return self
 
-    def take_again(self, *, everything: bool = False, progress: bool | None = None) -> list[str]:
+    def take_again(
+        self,
+        *,
+        everything: bool = False,
+        progress: bool | None = None,
+        resources: Resources | None = None,
+    ) -> list[str]:
         """`take`, from what the folder holds."""
         work = load(self._directory, trust=self._trust)
+        work = replace(work, costs=learned(work, everything=everything))
+        if resources is not None and "cluster" in work.options:
+            work.options["cluster"] |= {"resources": resources._asdict()}
         return self.take(work, everything=everything, progress=progress)
 
-    def cancel(self) -> None:
-        """Stop it, wherever it is driven, and wait until it has stopped. What is done stays."""
-        if self._thread is not None and self._driver is not None:
+    @property
+    def resources(self) -> Resources | None:
+        """What was asked for of each element on a scheduler; None elsewhere."""
+        cluster = self._asked.options.get("cluster")
+        return None if cluster is None else Resources(**cluster["resources"])
+
+    def cancel(self, *, element: int | None = None) -> None:
+        """Stop it, wherever it is driven, and wait until it has stopped. What is done stays.
+
+        With ``element`` only that element of a job array is ended.
+        """
+        if element is not None or open_arrays(self._directory):
+            cancel(self._directory, element)
+            for watched in wait_for(self._directory):
+                if element in {one.number for one in watched if is_over(one.state)}:
+                    break
+            return
+        if self._thread is not None and isinstance(self._driver, Driver):
             self._driver.stop(RunCancelled(f"the run {self.name} was cancelled"))
             self._thread.join()
             self._thread = self._error = None
@@ -398,6 +431,13 @@ class Run:
         self.wait()
 
 
+def keep_usage(directory: RunDirectory, history: History) -> None:
+    """Beside the logs, what the elements used; a folder that cannot be written goes without."""
+    if history.elements:
+        with suppress(FanfoldError):
+            write_usage(directory.path / "logs", history)
+
+
 def _may_be_a_run(path: Path) -> bool:
     try:
         return (path / "run.json").exists()
@@ -405,26 +445,3 @@ def _may_be_a_run(path: Path) -> bool:
         return True  # to open it tells
     except OSError:  # too long for a path, for example
         return False
-
-
-def _place(on: object) -> str:
-    if on in ("auto", "local"):
-        return "processes"
-    if not isinstance(on, str):
-        raise UsageError(
-            f"a run goes on when its executor is gone, so on= takes a name such as "
-            f'"local", not {on!r}'
-        )
-    registry.check(on)
-    return on
-
-
-def _listed(inputs: Iterable[Any]) -> Sequence[Any]:
-    if isinstance(inputs, (list, tuple, range)):
-        return inputs
-    try:
-        return list(inputs)
-    except TypeError:
-        raise UsageError(
-            f"the inputs must be iterable, as a list or a generator is, not {inputs!r}"
-        ) from None

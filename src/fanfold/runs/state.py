@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections import deque
 from collections.abc import Iterator, Sequence, Set
 from typing import Any, NamedTuple
 
 from fanfold.errors import RunDamaged, RunTooNew
+from fanfold.runs.arrays import arrays, closed_lengths, is_closed
 from fanfold.runs.asked import Asked
 from fanfold.runs.inputs import Generation, generation_of, read_generation
 from fanfold.store.directory import RunDirectory
@@ -36,6 +38,7 @@ _HEADER = {
     "run": str, "element": int, "attempt": int, "inputs": int, "after": dict, "before": dict,
     "code": dict, "anew": bool, "host": str, "pid": int, "at": float,
 }  # fmt: skip
+_IN_ARRAY = {"session": int, "array": int}
 
 _NOT_UNDERSTOOD = (KeyError, TypeError, ValueError, IndexError, OverflowError)
 
@@ -178,26 +181,40 @@ class State:
 
 
 class Header(NamedTuple):
-    """The begin of a journal, and how far the journal counts (None: to its end)."""
+    """The begin of a journal, and how far the journal counts (None: to its end).
+
+    ``session`` is the attempt at element 0 that it is part of: its own, or the one that submitted
+    its element.
+    """
 
     element: int
     attempt: int
     told: Record
     end: int | None
 
+    @property
+    def session(self) -> int:
+        return self.told["session"] if self.element else self.attempt
 
-def journals(directory: RunDirectory, damage: list[str]) -> Iterator[tuple[Header, Journal]]:
-    """The journals in the order in which they count; what cannot be read is told in ``damage``.
+
+def journals(
+    directory: RunDirectory, damage: list[str], *, element: int | None = None
+) -> Iterator[tuple[Header, Journal]]:
+    """The journals, or those of one element, in the order in which they count.
+
+    What cannot be read is told in ``damage``.
 
     Raises `RunTooNew` when a newer fanfold wrote one: its records may mean something else.
     """
     run = Asked.read(directory).id
     opened: list[tuple[Header, Journal]] = []
     ends: dict[str, int] = {}
-    for element, attempt in directory.writers():
-        path = directory.journal(element, attempt)
+    for of, attempt in directory.writers():
+        if element not in (None, of):
+            continue
+        path = directory.journal(of, attempt)
         try:
-            journal = open_journal(directory, run, element, attempt)
+            journal = open_journal(directory, run, of, attempt)
         except RunTooNew:
             raise
         except (RunDamaged, OSError) as error:
@@ -205,7 +222,7 @@ def journals(directory: RunDirectory, damage: list[str]) -> Iterator[tuple[Heade
             continue
         after = journal.header["after"]
         for header, earlier in opened:
-            if header.element == element:  # who began after it was taken over has no say
+            if header.element == of:  # who began after it was taken over has no say
                 ends.setdefault(earlier.path.name, after.get(earlier.path.name, 0))
         damage += [
             f"{name} is missing: what it said is lost"
@@ -213,8 +230,9 @@ def journals(directory: RunDirectory, damage: list[str]) -> Iterator[tuple[Heade
             if name not in ends and not (path.parent / name).exists()
         ]
         ends = {**after, **ends}
-        opened.append((Header(element, attempt, journal.header, None), journal))
-    opened.sort(key=lambda one: (one[0].told["inputs"], one[0].attempt, one[0].element))
+        opened.append((Header(of, attempt, journal.header, None), journal))
+    ends |= _closed(directory, opened, ends, damage)
+    opened.sort(key=lambda one: _order(one[0]))
     for header, journal in opened:
         end = ends.get(journal.path.name)
         if end == 0:
@@ -224,11 +242,44 @@ def journals(directory: RunDirectory, damage: list[str]) -> Iterator[tuple[Heade
         damage += [f"{journal.path.name}: {sentence}" for sentence in journal.damage]
 
 
+def _order(header: Header) -> tuple[int, ...]:
+    """Who comes first: the session, within it who has submitted before what was submitted."""
+    at_work = header.element != 0
+    return header.told["inputs"], header.session, at_work, header.attempt, header.element
+
+
+def _closed(
+    directory: RunDirectory,
+    opened: list[tuple[Header, Journal]],
+    ends: dict[str, int],
+    damage: list[str],
+) -> dict[str, int]:
+    """Where the journals of closed arrays end, as far as they do not end before."""
+    lengths: dict[int, dict[str, int]] = {}
+    last = max((header.session for header, _ in opened), default=0)
+    for number, session in {
+        (header.told["array"], header.session) for header, _ in opened if header.element
+    }:
+        if session < last or is_closed(directory, number):
+            try:
+                lengths[number] = closed_lengths(directory, number)
+            except (RunDamaged, OSError) as error:
+                damage.append(f"{error}: all that its elements wrote counts")
+    found = {}
+    for header, journal in opened:
+        if header.element and header.told["array"] in lengths:
+            name = journal.path.name
+            end = lengths[header.told["array"]].get(name, 0)
+            found[name] = min(end, ends.get(name, end))
+    return found
+
+
 def open_journal(directory: RunDirectory, run: str, element: int, attempt: int) -> Journal:
     """The journal of an attempt at a run. Raises `RunTooNew`, and `RunDamaged` for any other."""
     journal = Journal(directory.journal(element, attempt))
     told = journal.header
-    if [type(told.get(name)) for name in _HEADER] != list(_HEADER.values()):
+    fields = _HEADER | _IN_ARRAY if element else _HEADER
+    if [type(told.get(name)) for name in fields] != list(fields.values()):
         raise RunDamaged(f"{journal.path} does not say what it should: what it said is lost")
     if (told["run"], told["element"], told["attempt"]) != (run, element, attempt):
         raise RunDamaged(
@@ -238,11 +289,16 @@ def open_journal(directory: RunDirectory, run: str, element: int, attempt: int) 
     return journal
 
 
-def read_state(directory: RunDirectory) -> State:
-    """Fold all journals. Raises `RunTooNew`, and `RunDamaged` where the inputs cannot be known."""
+def read_state(directory: RunDirectory, *, element: int | None = None) -> State:
+    """Fold all journals, or those of one element.
+
+    Raises `RunTooNew`, and `RunDamaged` where the inputs cannot be known.
+    """
     newest = read_generation(directory)
     state = State(generation_of(directory, 1))
-    for header, journal in journals(directory, state.damage):
+    if element is None:
+        deque(arrays(directory, state.damage), maxlen=0)  # for what is wrong with them
+    for header, journal in journals(directory, state.damage, element=element):
         state = _up_to(directory, state, header.told["inputs"])
         if header.told["anew"]:
             state.status[:] = bytes(state.total)

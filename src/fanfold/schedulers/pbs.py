@@ -1,409 +1,349 @@
-"""PBS as its scripts are written: the table of directives, and how cores are asked for."""
+"""PBS: what to ask it, and how to read what it says.
+
+It says so little of how an array ended that nothing is read from the array itself: its exit status
+is that of the element that ended last. And it takes some jobs away without a word: those that wait
+for one that can never end well, or that it does not know.
+"""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
 
-from fanfold.errors import UsageError
-from fanfold.schedulers.base import Dialect, Directive, Layout, Note, Option, Setting, Settings
-from fanfold.schedulers.directives import count, flag, nothing, quote_pbs, read_dependency, text
-from fanfold.units import format_walltime
+from fanfold.errors import (
+    SchedulerDown,
+    SchedulerError,
+    SchedulerFull,
+    SubmitRefused,
+    SubmitUnknown,
+    UsageError,
+)
+from fanfold.resources import Resources
+from fanfold.schedulers.base import Answer, Job, Limits, Scheduler, Seen
+from fanfold.schedulers.qstat import STATES, parts, read_elements
+from fanfold.schedulers.scripts.directives import quote_pbs, split_words
+from fanfold.schedulers.scripts.pbs import options
+from fanfold.schedulers.scripts.writing import directives
 
 __all__ = ["PBS"]
 
-_WITH_VALUE = "aAcCeJjklmMNopPqrRSuvW"
-_FLAGS = "fhIVXz"
-_WALLTIME = re.compile(r"(?:(?:([0-9]+):)?([0-9]+):)?([0-9]+(?:\.[0-9]*)?)")
-_ARRAY = re.compile(r"([0-9]+)-([0-9]+)(?::([0-9]+))?(?:%([0-9]+))?")
-_SIZE = re.compile(r"([0-9]+)(?:([kmgtp])?b?)", re.IGNORECASE)
+_PRINTED_ID = re.compile(r"^([0-9]+(?:\[\])?\.[\w.-]+)[ \t]*\r?\n", re.ASCII | re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z0-9_.+-]{1,230}")
-_BEGIN = re.compile(
-    r"(?:(?:([0-9]{4}))?([0-9]{2})([0-9]{2}))?([0-9]{2})([0-9]{2})(?:\.([0-9]{2}))?"
+_LARGEST_INDEX = 2_147_483_647
+_RANGES_AT_ONCE = 100  # in one command to delete
+
+# A shell, for there are two commands: without job history the second says nothing, and ends well.
+_SEARCH = 'u=$(id -un) && qselect -u "$u" -N "$1" && exec qselect -x -u "$u" -N "$1"'
+
+# A directive with one of these would take away what an array is found and read by.
+_NOT_FOR_USERS = ("-C", "-I", "-J", "-W block", "-e", "-z")
+
+_DOWN = re.compile(
+    r"cannot connect to server|[Cc]ouldn't connect to|Connection refused|Unknown Host"
+    r"|pbsconf error|[Nn]o (?:free connections|server to connect)|Server is shutting down"
 )
-_BEGIN_ISO = re.compile(
-    r"(?:(?:([0-9]{4})-|)([0-9]{2})[-/]([0-9]{2})[T-])?([0-9]{2}):([0-9]{2})(?::([0-9]{2}))?"
+_DOWN_STATUSES = (160, 162, 255)
+_FULL = re.compile(r"would exceed|[Mm]aximum number of jobs")
+_FULL_STATUSES = (38, 39)
+_LOST = re.compile(
+    r"Error \((?!15014\))[0-9]+\) submitting|End of [Ff]ile|[Tt]imed out|[Pp]rotocol|[Bb]roken pipe"
+    r"|reset by peer|[Pp]remature end"
 )
-_VARIABLE = re.compile(r"((?:'[^']*'|\"[^\"]*\"|\\.|[^,\\'\"])*)(?:,|$)")
+_REFUSED = re.compile(r"^(?:qsub: |usage: qsub )", re.MULTILINE)
+_SLURM = re.compile(r"^Unknown option: f$|Slurm\.pm", re.MULTILINE | re.IGNORECASE)
+_GONE_STATUSES = (35, 55, 153, 156)
 
-
-def options(words: list[str], line: int) -> list[Option]:
-    """The options among the words of a directive; those of ``-l`` and ``-W`` one by one."""
-    found: list[Option] = []
-    rest = iter(words)
-    for word in rest:
-        key, value = word[:2], word[2:]
-        if len(word) < 2 or word[0] != "-" or word[1] not in _WITH_VALUE + _FLAGS:
-            raise UsageError(f"{word!r} is no option of qsub, and qsub refuses it")
-        if key[1] in _FLAGS:
-            found.extend(Option(f"-{letter}", "", line) for letter in word[1:])
-            continue
-        value = value or next(rest, "")
-        if key in ("-l", "-W"):
-            found.extend(Option(f"{key} {name}", part, line) for name, part in _parts(value))
-        else:
-            found.append(Option(key, value, line))
-    return found
-
-
-def _parts(value: str) -> Iterator[tuple[str, str]]:
-    """``a=1,b=2`` in parts; what has no ``=`` belongs to the one before it."""
-    for part in re.split(r",(?=[^,=]+=)", value):
-        name, _, rest = part.partition("=")
-        yield name.strip(), rest.strip()
-
-
-def _read_walltime(value: str) -> int:
-    match = _WALLTIME.fullmatch(value)
-    if match is None:
-        raise UsageError("PBS refuses it: write seconds, or HH:MM:SS such as 01:30:00")
-    hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    total = math.ceil(hours * 3600 + minutes * 60 + seconds)
-    if total == 0:
-        raise UsageError("it is no time at all: write HH:MM:SS such as 01:30:00")
-    return total
-
-
-def _read_array(value: str) -> tuple[int, int, int, int]:
-    """First, last, step, and how many at once (0: as many as there are)."""
-    match = _ARRAY.fullmatch(value)
-    if match is None:
-        raise UsageError("PBS refuses it: write X-Y, X-Y:STEP or X-Y:STEP%MAX; there are no lists")
-    first, last, step, limit = (int(part or 0) for part in match.groups())
-    step = 1 if match[3] is None else step
-    if first == last and step:
-        raise UsageError(f"PBS refuses it: an array of {first} alone is {first}-{first + 1}:2")
-    if last < first or step == 0:
-        raise UsageError("PBS refuses it: the first index comes first, and a step is at least 1")
-    return first, last, step, limit
-
-
-def _write_array(array: tuple[int, int, int, int]) -> str:
-    first, last, step, limit = array
-    if first == last:
-        last, step = first + 1, 2
-    stepped = f"{first}-{last}" + (f":{step}" if step > 1 else "")
-    return stepped + (f"%{limit}" if limit else "")
-
-
-def _read_events(value: str) -> str:
-    letters = "".join(letter for letter in "abej" if letter in value)
-    if value == "n":
-        return value
-    if set(value) - set("abej") or letters in ("", "j"):
-        raise UsageError("PBS refuses it: write n, or some of a, b and e, with j for array jobs")
-    return letters
-
-
-def _read_join(value: str) -> str:
-    if value not in ("oe", "eo", "n"):
-        raise UsageError("PBS refuses it: write oe, eo or n")
-    return value
-
-
-def _read_keep(value: str) -> str:
-    if "d" not in value and value != "n":
-        raise UsageError("Slurm keeps no output in the home folder: name the file with --output")
-    return value
-
-
-def _read_yes(value: str) -> bool:
-    if value.lower() not in ("y", "n", "true", "false"):
-        raise UsageError("PBS refuses it: write y or n (-W block=true or false)")
-    return value.lower() in ("y", "true")
-
-
-def _read_priority(value: str) -> int:
-    if not re.fullmatch(r"[+-]?[0-9]{1,4}", value) or abs(int(value)) > 1024:
-        raise UsageError("PBS refuses it: write a whole number from -1024 to 1023")
-    return int(value)
-
-
-def _read_begin(value: str) -> str:
-    match = _BEGIN.fullmatch(value)
-    if match is None:
-        raise UsageError("only hhmm, MMDDhhmm and CCYYMMDDhhmm, with .SS or without, have a twin")
-    year, month, day, hour, minute, second = match.groups()
-    date = f"{year}-{month}-{day}T" if year else f"{month}/{day}-" if month else ""
-    return f"{date}{hour}:{minute}" + (f":{second}" if second else "")
-
-
-def _write_begin(value: str) -> str:
-    match = _BEGIN_ISO.fullmatch(value)
-    if match is None:
-        raise UsageError("PBS wants a date and time such as 2027-12-25T10:30")
-    *parts, second = match.groups()
-    return "".join(part or "" for part in parts) + (f".{second}" if second else "")
-
-
-def _read_variables(value: str) -> tuple[str, ...]:
-    parts = [match[1] for match in _VARIABLE.finditer(value) if match[0]]
-    if sum(map(len, parts)) + value.count(",") < len(value):
-        raise UsageError("a quote is not closed, and qsub refuses it")
-    return tuple(re.sub(r"'([^']*)'|\"([^\"]*)\"|\\(.)", r"\1\2\3", part) for part in parts)
-
-
-def _write_variables(variables: tuple[str, ...]) -> str:
-    return ",".join(map(_write_variable, variables))
-
-
-def _write_variable(variable: str) -> str:
-    name, equals, value = variable.partition("=")
-    if "\\" in value or ("'" in value and '"' in value):
-        raise UsageError(f"qsub spoils backslashes and quotes: set {name} in the script itself")
-    quote = '"' if "'" in value else "'"
-    return f"{name}={quote}{value}{quote}" if re.search(r"[,'\"]", value) else name + equals + value
-
-
-def _write_path(path: str) -> str:
-    if not path.isascii():
-        raise UsageError("qsub refuses paths with characters outside ASCII")
-    if ":" in path.split("/")[0]:
-        raise UsageError("qsub takes what stands before a : for a host")
-    return path
-
-
-def _write_yes(value: bool) -> str:
-    return "y" if value else "n"
-
-
-ROWS = (
-    Directive("name", ("-N",), text, str),
-    Directive("walltime", ("-l walltime",), _read_walltime, format_walltime),
-    Directive("array", ("-J",), _read_array, _write_array),
-    Directive("account", ("-P", "-A"), text, str),
-    Directive("queue", ("-q",), text, str),
-    Directive("mail", ("-M",), text, str),
-    Directive("mail_events", ("-m",), _read_events, str),
-    Directive("output", ("-o",), text, _write_path),
-    Directive("error", ("-e",), text, _write_path),
-    Directive("join", ("-j",), _read_join, str),
-    Directive("keep", ("-k",), _read_keep, str),
-    Directive("everything", ("-V",), flag, nothing),
-    Directive("variables", ("-v",), _read_variables, _write_variables),
-    Directive("depend", ("-W depend",), read_dependency, str),
-    Directive("block", ("-W block",), _read_yes, lambda value: str(value).lower()),
-    Directive("rerun", ("-r",), _read_yes, _write_yes),
-    Directive("priority", ("-p",), _read_priority, str),
-    Directive("begin", ("-a",), _read_begin, _write_begin),
-    Directive("hold", ("-h",), flag, nothing),
-)
-
-HINTS = {
-    "-W umask": "put the line umask and its value before your first command",
-    "-W sandbox": 'make a directory in the script: cd "$(mktemp -d)"',
-    "-W stagein": "copy the files in the script",
-    "-W stageout": "copy the files in the script",
-    "-S": "Slurm obeys the #! line of the script",
-    "-R": "remove the files in the script",
-    "-C": "it changes what a directive looks like, and nothing was read as it says",
-    "-I": "use salloc, or srun --pty",
-    "-l cput": "Slurm limits walltime only",
-    "-l pmem": "ask for memory with -l select=...:mem=...",
-    "-l vmem": "ask for memory with -l select=...:mem=...",
+_REMEDIES = {
+    r"Unknown queue": "name a queue that qstat -Q lists (--queue)",
+    r"Queue is not enabled": "name another queue that qstat -Q lists (--queue), or wait",
+    r"Unauthorized Request": "name a queue that is yours (--queue): qstat -Qf tells whose they are",
+    r"Bad UID": "submit it as yourself: root may not, nor who has no account on the nodes",
+    r"Array job exceeds": "share the tasks among fewer elements (--elements): max_array_size in "
+    "qstat -Bf and qstat -Qf tells the most",
+    r"illegal -J value": "write X-Y, X-Y:STEP or X-Y:STEP%MAX, with Y over X",
+    r"resource limits": "ask for less (--walltime, --cores, --memory), or name another queue "
+    "(--queue): resources_max and resources_min in qstat -Qf tell the limits",
+    r"Unknown resource:? *(?:Resource_List\.)?n?gpus": "ask for GPUs as this site does, with a "
+    "directive such as -l select=1:NAME=1: the names are in pbsnodes -a",
+    r"Unknown resource": "name a resource of this site: pbsnodes -a lists them",
+    r"Resource_List\.walltime": "write the walltime as HH:MM:SS",
+    r"(?:select|Resource_List)\.(?:mem|vmem|pmem)": "write the memory as 4gb or 500mb, without "
+    "fractions",
+    r"(?:select|Resource_List)\.ncpus": "write a whole number of cores",
+    r"resource value project": 'name a project without / [ ] " ; : | < > + , ? * (--account)',
+    r"Illegal attribute or resource value": "correct the directive that has a value PBS lacks",
+    r'cannot be used with "select"': "put it into the select: -l select=1:ncpus=4:mem=8gb",
+    r"illegal -N value|Job name is too long": "name it with letters, digits, - _ + and . only, 230 "
+    "at most",
+    r"illegal -[oe] value": "name a file with ASCII letters only, and its folder before any :",
+    r"illegal -M value": "write addresses with commas between, without blanks",
+    r"illegal -m value|mail option": "write n, or some of a, b and e",
+    r"illegal -p value": "write a whole number from -1024 to 1023",
+    r"illegal -W value": "write depend=afterok:ID of whole jobs, not of elements",
+    r"illegal -a value": "write the time as [[CC]YY]MMDDhhmm",
+    r"illegal -(?:k|j|r|R|S|c|u|P|A|l|q) value": "man qsub tells which there are",
+    r"cannot send environment": "set the variables in the script: qsub -v takes none that is not "
+    "set, nor a lone quote or comma",
+    r"non-rerunable Array": "leave -r n out: an array can always begin again",
+    r"directive error": "correct this directive, without a comment behind it",
+    r"invalid option": "write an option that qsub has: man qsub lists them",
+    r"script file": "name a script that is there and can be read",
+    r"script not a file": "name a script, not a folder",
+    r"must be a terminal": "run it at a terminal",
 }
 
-# The layout ---------------------------------------------------------------------------------------
 
+class PBS(Scheduler):
+    """OpenPBS, and PBS Professional since 14.
 
-def read_size(value: str) -> int:
-    """The bytes of a PBS size: a bare number is bytes, kb is 1024 of them."""
-    match = _SIZE.fullmatch(value)
-    if match is None or int(match[1]) == 0:
-        raise UsageError(f"{value!r} is no size to PBS: write 4gb or 500mb, without fractions")
-    return int(match[1]) << 10 * " kmgtp".index((match[2] or " ").lower())
+    An id is what qsub prints: ``"12.server"``, or ``"12[].server"`` of an array.
 
+    >>> PBS().cancel("12[].server", [4, 5, 6, 7, 9])
+    [['qdel', '12[4-7].server', '12[9].server']]
+    """
 
-def write_size(size: int) -> str:
-    """A number of bytes in the largest unit that holds it whole."""
-    power = next(power for power in (4, 3, 2, 1, 0) if size % 1024**power == 0)
-    return f"{size // 1024**power}{('b', 'kb', 'mb', 'gb', 'tb')[power]}"
+    name = "pbs"
+    command = "qsub"
+    states = STATES
+    variables: ClassVar[Mapping[str, str]] = {"index": "PBS_ARRAY_INDEX", "job": "PBS_ARRAY_ID"}
 
+    def header(self, job: Job) -> list[str]:
+        """The directives of a script for this job.
 
-def read_layout(asked: Mapping[str, Option]) -> tuple[Layout, list[Note]]:
-    """What ``-l select`` and ``-l place`` ask for, or the older ``-l nodes`` and ``-l mem``."""
-    place, exclusive = _place(asked["-l place"].value) if "-l place" in asked else ("free", False)
-    if "-l select" in asked:
-        option = asked["-l select"]
-        old = sorted(set(asked) - {"-l select", "-l place"})
-        if old:
-            raise UsageError(f"qsub refuses {old[0]} beside -l select: put it into the select")
-        chunks, wants = _chunk(option.value)
-    elif "-l nodes" in asked:
-        option = asked["-l nodes"]
-        chunks, wants = _nodes(option.value)
-        place = "scatter" if chunks > 1 else place
-    else:
-        option, chunks, wants = next(iter(asked.values())), 1, {}
-    for key in ("-l ncpus", "-l mem", "-l ngpus", "-l mpiprocs", "-l ompthreads"):
-        if key in asked:
-            wants[key.removeprefix("-l ")] = asked[key].value
-    memory = read_size(wants["mem"]) if "mem" in wants else None
-    if memory is not None and "-l mem" in asked:  # the older spelling counts the job as a whole
-        memory = math.ceil(memory / chunks)
-    layout = Layout(
-        chunks=chunks,
-        ncpus=count(wants.get("ncpus", "1")),
-        mpiprocs=count(wants.get("mpiprocs", "1")),
-        ompthreads=count(wants["ompthreads"]) if "ompthreads" in wants else None,
-        memory=memory,
-        gpus=count(wants["ngpus"]) if wants.get("ngpus", "0") != "0" else None,
-        place=place,
-        exclusive=exclusive,
-        sized=set(asked) != {"-l place"},
-    )
-    notes = [Note(option.line, said, lost=False) for said in _thread_notes(layout)]
-    if "-l mem" in asked and chunks > 1:
-        said = f"-l mem is for the whole job, --mem for each of {chunks} nodes: it is divided"
-        notes.append(Note(asked["-l mem"].line, said, lost=False))
-    return layout, notes
+        There is no ``-k``: with it a node that cannot write the log holds the whole array, and only
+        an operator can let it go. So what PBS keeps of the output is there when an element has
+        ended. The folder of ``output`` has to exist.
 
+        Of arrays nobody but their elements knows whether they ended well: after these it begins
+        however they ended, and has to look itself. After plain jobs it begins when they ended well.
+        Name none that has ended: where no history is kept PBS does not know it any more, and takes
+        away who waits for it.
 
-def _place(value: str) -> tuple[str, bool]:
-    parts = value.split(":")
-    arrangement = next((part for part in parts if part in ("free", "pack", "scatter")), "free")
-    others = set(parts) - {"free", "pack", "scatter", "shared", "excl", "exclhost"}
-    if others:
-        raise UsageError(f"Slurm has no place={sorted(others)[0]}")
-    return arrangement, bool({"excl", "exclhost"} & set(parts))
+        Raises `UsageError` for directives that would take away what the job is found and read by,
+        for a name that qsub does not take, and for a path that PBS cannot write to.
+        """
+        own = dict(_own(job))
+        _check_extra(job.resources, {*(name.rstrip(" =") for name in own), *_NOT_FOR_USERS})
+        asked = directives(job.resources, "pbs")
+        mine = [f"#PBS {name}{quote_pbs(value)}" for name, value in own.items()]
+        return ["#PBS -r y", *asked, *mine]  # who wants no second run has the last word
 
+    def submission(self, script: str, resources: Resources | None = None) -> list[str]:
+        """It leaves no process behind (``-f``), and no PBS_DPREFIX changes what a directive is."""
+        return ["qsub", "-f", "-C", "#PBS", script]
 
-def _chunk(value: str) -> tuple[int, dict[str, str]]:
-    if "+" in value:
-        raise UsageError("unequal chunks are a heterogeneous job on Slurm: write it by hand")
-    first, *parts = value.split(":")
-    if not first.isdigit():
-        first, parts = "1", [first, *parts]
-    wants = dict(part.partition("=")[::2] for part in parts)
-    strange = sorted(set(wants) - {"ncpus", "mem", "mpiprocs", "ngpus", "ompthreads"})
-    if strange:
-        raise UsageError(f"{strange[0]} is your site's own: look for a --constraint or a --gres")
-    return count(first), wants
+    def submitted(self, answer: Answer) -> str:
+        printed = set(_PRINTED_ID.findall(answer.out))
+        if len(printed) == 1:
+            return str(printed.pop())
+        said = _words(answer)
+        if answer.code is None or answer.code < 0:
+            raise SubmitUnknown(f"qsub did not come to its end: {said or 'it said nothing'}")
+        _check_whose(answer)
+        if _is_down(answer):
+            raise SchedulerDown(f"PBS takes no job now: {said}")
+        if answer.code in _FULL_STATUSES or (answer.code and _FULL.search(said)):
+            raise SchedulerFull(
+                f"PBS takes no more jobs now ({said}): wait until some have ended, or share the "
+                "tasks among fewer elements (--elements)"
+            )
+        if not answer.code or _LOST.search(said) or not _REFUSED.search(answer.err):
+            raise SubmitUnknown(f"PBS may have taken the job, or not: {said or 'no answer'}")
+        remedy = next((text for mark, text in _REMEDIES.items() if re.search(mark, said)), "")
+        raise SubmitRefused(f"PBS refuses the job ({said})" + (f": {remedy}" if remedy else ""))
 
+    def search(self, name: str) -> list[str]:
+        return ["sh", "-c", _SEARCH, "sh", name]
 
-def _nodes(value: str) -> tuple[int, dict[str, str]]:
-    match = re.fullmatch(r"([0-9]+)(?::ppn=([0-9]+))?(?::gpus=([0-9]+))?", value)
-    if match is None:
-        raise UsageError("only nodes=N:ppn=M has a twin: node names and properties are your site's")
-    wants = {"ncpus": match[2] or "1", "mpiprocs": match[2] or "1"}
-    if match[3]:
-        wants["ngpus"] = match[3]
-    return count(match[1]), wants
+    def found(self, answer: Answer) -> list[str]:
+        """The ids, those of jobs that have not ended first.
 
+        Raises `UsageError` where there is no qselect, and `SchedulerDown`.
+        """
+        if answer.code == 127:
+            raise UsageError(
+                f"there is no qselect here ({_words(answer)}): run this on a login node of the "
+                "cluster, and if it is one, load the module that has qselect first"
+            )
+        jobs = list(dict.fromkeys(_PRINTED_ID.findall(answer.out)))
+        unread = answer.out.strip() and not jobs
+        if answer.code != 0 or unread or not f"\n{answer.out}".endswith("\n"):
+            raise SchedulerDown(f"qselect failed: {_words(answer) or 'no answer'}")
+        return jobs
 
-def _thread_notes(layout: Layout) -> Iterator[str]:
-    threads = layout.ompthreads or layout.ncpus
-    if threads > 1 or layout.mpiprocs > 1:
-        yield (
-            f"PBS sets OMP_NUM_THREADS={threads}, Slurm sets nothing: "
-            "add export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK"
+    def watch(self, jobs: Sequence[str]) -> list[str]:
+        return ["qstat", "-t", "-f", "-F", "json", *map(_checked, jobs)]
+
+    def seen(self, answer: Answer) -> list[Seen]:
+        """What it told. A record that is damaged tells that there is an element, and no more."""
+        return _told(answer)
+
+    def history(self, jobs: Sequence[str]) -> list[str]:
+        return ["qstat", "-x", "-t", "-f", "-F", "json", *map(_checked, jobs)]
+
+    def recorded(self, answer: Answer) -> list[Seen]:
+        """What it told of these jobs, those that have not ended among them.
+
+        An element that never began, or that had ended when its whole array was deleted, has no
+        record of its own: it counts as cancelled.
+        """
+        return _told(answer)
+
+    def limits(self) -> list[str]:
+        return ["qstat", "-B", "-f"]
+
+    def read_limits(self, answer: Answer) -> Limits:
+        """Those of the server: a queue may have narrower ones."""
+        told = answer.out.replace("\n\t", "")  # long lines are folded
+        size = re.search(r"^ *max_array_size = ([0-9]{1,9})$", told, re.MULTILINE)
+        queued = re.search(r"^ *max_queued = (.*)$", told, re.MULTILINE)
+        most = re.findall(r"\[[ou]:PBS_(?:ALL|GENERIC)=([0-9]{1,9})\]", queued[1] if queued else "")
+        return Limits(
+            elements=max(1, int(size[1])) if size else Limits().elements,
+            highest_index=_LARGEST_INDEX,
+            jobs=min(map(int, most), default=None),
         )
 
+    def cancel(self, job: str, indices: Sequence[int] | None = None) -> list[list[str]]:
+        """The commands that end a job, or some elements of it.
 
-def write_layout(setting: Setting) -> tuple[list[str], list[Note]]:
-    """The directives that ask for a layout."""
-    layout: Layout = setting.value
-    lines = []
-    if layout.sized:
-        wants = {
-            "ncpus": layout.ncpus,
-            "mpiprocs": layout.mpiprocs if layout.mpiprocs > 1 else None,
-            "ompthreads": layout.ompthreads,
-            "ngpus": layout.gpus,
-            "mem": write_size(layout.memory) if layout.memory else None,
-        }
-        parts = [f"{name}={value}" for name, value in wants.items() if value is not None]
-        lines.append("-l select=" + ":".join([str(layout.chunks), *parts]))
-    place = [layout.place] if layout.place != "free" else []
-    place += ["excl"] if layout.exclusive else []
-    if place:
-        lines.append("-l place=" + ":".join(place))
-    return lines, []
+        Name the elements that have not ended: with the whole of an array PBS forgets how the others
+        ended.
+        """
+        number, brackets, _, server = parts(job)
+        if indices is None or not brackets:
+            return [["qdel", job]]
+        ranges = [f"{number}[{piece}]{server}" for piece in _ranges(indices)]
+        pieces = range(0, len(ranges), _RANGES_AT_ONCE)
+        return [["qdel", *ranges[first : first + _RANGES_AT_ONCE]] for first in pieces]
 
+    def cancelled(self, answer: Answer) -> None:
+        if answer.code == 0 or answer.code in _GONE_STATUSES:
+            return
+        said = _words(answer)
+        if answer.code is None or answer.code < 0 or _is_down(answer):
+            raise SchedulerDown(f"qdel failed: {said or 'no answer in time'}")
+        if "Unauthorized" in said:
+            raise SchedulerError(f"it is somebody else's job: {said}")
+        raise SchedulerError(f"qdel failed: {said or f'exit status {answer.code}'}")
 
-# What takes more than one option ------------------------------------------------------------------
-
-
-def arrive(settings: Settings) -> list[Note]:
-    """Settle what was read: hosts in paths, queues on other servers, ``-j`` that hides ``-e``."""
-    notes = []
-    for field, mark, shown in (("output", ":", "-o"), ("error", ":", "-e")):
-        if field in settings and mark in settings[field].value.split("/")[0]:
-            value, line, _ = settings[field]
-            host, _, path = value.partition(mark)
-            settings[field] = settings[field]._replace(value=path)
-            notes.append(Note(line, f"{shown} on host {host}: Slurm writes where it runs", True))
-    if "queue" in settings and "@" in settings["queue"].value:
-        value, line, _ = settings["queue"]
-        settings["queue"] = settings["queue"]._replace(value=value.partition("@")[0])
-        notes.append(Note(line, f"server of -q {value}: Slurm has --clusters for that", True))
-    _settle_join(settings)
-    return notes
+    def shell(self, resources: Resources) -> list[str]:
+        lines = (line.removeprefix("#PBS") for line in directives(resources, "pbs"))
+        asked = [word for line in lines for word in split_words(line, escapes=False)[0]]
+        return ["qsub", "-I", *asked]
 
 
-def _settle_join(settings: Settings) -> None:
-    """From now on, joined means: in the file of the output."""
-    how = settings["join"].value if "join" in settings else "n"
-    if how == "n":
-        settings.pop("join", None)
-        return
-    errors = settings.pop("error", None)
-    if how == "eo":
-        settings["join"] = settings["join"]._replace(value="oe")
-        settings.pop("output", None)
-        if errors:
-            settings["output"] = errors
+# Ids and indices ----------------------------------------------------------------------------------
 
 
-def depart(settings: Settings) -> list[Note]:
-    """Settle what is to be written: names and paths that qsub refuses, reruns of arrays."""
-    unnamed = [
-        field
-        for field in ("output", "error")
-        if field in settings and "^id^" in settings[field].value
+def _checked(job: str) -> str:
+    parts(job)
+    return job
+
+
+def _ranges(indices: Sequence[int]) -> Iterator[str]:
+    """Indices as qdel takes them: ``"4"``, ``"4-9"`` and ``"5-9:2"``, but no lists."""
+    wanted = sorted(set(indices))
+    while wanted:
+        first, step = wanted[0], wanted[1] - wanted[0] if len(wanted) > 1 else 1
+        count = 1
+        while count < len(wanted) and wanted[count] - wanted[count - 1] == step:
+            count += 1
+        if count == 1 or (count == 2 and step > 1):
+            yield str(first)
+            count = 1
+        else:
+            yield f"{first}-{wanted[count - 1]}" + (f":{step}" if step > 1 else "")
+        del wanted[:count]
+
+
+# The header ---------------------------------------------------------------------------------------
+
+
+def _own(job: Job) -> Iterator[tuple[str, str]]:
+    """The options that fanfold itself sets, and their values."""
+    if _NAME.fullmatch(job.name) is None:
+        raise UsageError(
+            f"{job.name!r} is no name of a PBS job: write letters, digits, - _ + and ."
+        )
+    yield "-N ", job.name
+    if job.last > job.first:
+        at_once = f"%{job.at_once}" if job.at_once else ""
+        yield "-J ", f"{job.first}-{job.last}{at_once}"
+    yield "-j ", "oe"
+    yield "-o ", _log(job)
+    if job.after:
+        yield "-W depend=", _dependency(job.after)
+
+
+def _log(job: Job) -> str:
+    """The file for the output; PBS takes an index for itself, and reads paths in its own way."""
+    array = job.last > job.first
+    wrong = [
+        mark for mark in ("\\", "^array_index^" if array else "") if mark and mark in job.output
     ]
-    notes = [_without_id(settings, field) for field in unnamed]
-    if "name" in settings and not _NAME.fullmatch(settings["name"].value):
-        old, line, _ = settings["name"]
-        name = re.sub(r"[^A-Za-z0-9_.+-]", "_", old)[:230]
-        settings["name"] = settings["name"]._replace(value=name)
-        notes.append(Note(line, f"qsub refuses the name {old!r}: it is {name!r} here", lost=False))
-    if "array" in settings and "rerun" in settings and not settings["rerun"].value:
-        line = settings.pop("rerun").line
-        notes.append(Note(line, "--no-requeue: qsub refuses -r n for arrays", lost=True))
-    settings.pop("nothing", None)  # to pass no environment is what PBS does
-    return notes
+    if not (job.output.isascii() and job.output.isprintable()):
+        wrong.append("characters outside printable ASCII")
+    if "'" in job.output and '"' in job.output:
+        wrong.append("both kinds of quotes")
+    if wrong:
+        raise UsageError(
+            f"{job.output!r} has {' and '.join(wrong)} in it, and PBS cannot write there: choose a "
+            "folder without"
+        )
+    return f"{job.output}.^array_index^" if array else f"{job.output}.{job.first}"
 
 
-def _without_id(settings: Settings, field: str) -> Note:
-    """Leave the name of a file to PBS, in its folder: no path of PBS can hold the id of a job."""
-    path, line, option = settings[field]
-    folder, slash, _ = path.rpartition("/")
-    if slash and "^id^" not in folder:
-        settings[field] = Setting(folder + slash, line, option)
-        named = f"{folder}/ID.{'OU' if field == 'output' else 'ER'}"
-    else:
-        del settings[field]
-        named = f"NAME.{field[0]}ID in the folder of qsub"
-    said = f"{option}: no path of PBS holds an id; it calls the file {named}"
-    return Note(line, said, lost=True)
+def _dependency(jobs: Sequence[str]) -> str:
+    kinds: dict[str, list[str]] = {}
+    for job in jobs:
+        _, brackets, index, _ = parts(job)
+        if index:
+            raise UsageError(f"{job} is an element, and PBS waits for whole arrays: write 12[]")
+        kinds.setdefault("afterany" if brackets else "afterok", []).append(job)
+    return ",".join(":".join([kind, *ids]) for kind, ids in kinds.items())
 
 
-PBS = Dialect(
-    name="PBS",
-    prefix="#PBS",
-    escapes=False,
-    options=options,
-    rows=ROWS,
-    layout=frozenset(
-        f"-l {name}"
-        for name in ("select", "place", "nodes", "ncpus", "mem", "ngpus", "mpiprocs", "ompthreads")
-    ),
-    read_layout=read_layout,
-    write_layout=write_layout,
-    arrive=arrive,
-    depart=depart,
-    hints=HINTS,
-    quote=quote_pbs,
-)
+def _check_extra(resources: Resources, own: set[str]) -> None:
+    for line in resources.extra:
+        for option in options(split_words(line, escapes=False)[0], 0):
+            if option.key in own:
+                raise UsageError(
+                    f"the directive {line!r} is for fanfold to say: leave {option.key} out"
+                )
+
+
+# Answers ------------------------------------------------------------------------------------------
+
+
+def _words(answer: Answer) -> str:
+    """The scheduler's own words, without what it says of how it is called."""
+    said = re.split(r"^usage: |^Usage:", answer.err, maxsplit=1, flags=re.MULTILINE)[0]
+    said = said.strip() or (answer.err.strip() or answer.out.strip())[:200]
+    return "; ".join(line.strip() for line in said.splitlines() if line.strip())
+
+
+def _is_down(answer: Answer) -> bool:
+    return answer.code in _DOWN_STATUSES or bool(answer.code and _DOWN.search(answer.err))
+
+
+def _check_whose(answer: Answer) -> None:
+    """Slurm comes with a qsub of its own, that knows no ``-f``, and prints a bare number."""
+    taken = re.search(r"^([0-9]+)\r?\n", answer.out, re.MULTILINE) if answer.code == 0 else None
+    if taken is not None:
+        raise SubmitRefused(
+            f"this qsub is Slurm's own, and has made it Slurm's job {taken[1]}: end that with "
+            f"scancel {taken[1]}, and use --on slurm"
+        )
+    if answer.code and _SLURM.search(answer.err):
+        raise SubmitRefused(f"this qsub is Slurm's own ({_words(answer)}): use --on slurm")
+
+
+def _told(answer: Answer) -> list[Seen]:
+    if answer.code not in (0, 35, 153):  # these say that some of the jobs are not in it
+        raise SchedulerDown(f"qstat failed: {_words(answer) or 'no answer in time'}")
+    if answer.code and not answer.out.strip():
+        return []
+    asked = [word for word in answer.argv if word[:1].isdigit()]
+    return list(read_elements(answer.out, asked))

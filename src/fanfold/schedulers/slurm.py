@@ -1,475 +1,265 @@
-"""Slurm as its scripts are written: the table of directives, and how cores are asked for."""
+"""Slurm: what to ask it. What it answers is read by `fanfold.schedulers.slurm_answers`."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
 
 from fanfold.errors import UsageError
-from fanfold.schedulers.base import Dialect, Directive, Layout, Note, Option, Setting, Settings
-from fanfold.schedulers.directives import count, flag, nothing, quote_slurm, read_dependency, text
-from fanfold.units import format_walltime
+from fanfold.resources import Resources
+from fanfold.schedulers import slurm_answers as answers
+from fanfold.schedulers.base import Answer, Job, JobState, Limits, Scheduler, Seen
+from fanfold.schedulers.scripts.directives import quote_slurm, split_words
+from fanfold.schedulers.scripts.slurm import options
+from fanfold.schedulers.scripts.writing import directives
 
-__all__ = ["SLURM"]
+__all__ = ["Slurm"]
 
-_SHORT = {
-    "A": "account", "B": "extra-node-info", "C": "constraint", "D": "chdir", "F": "nodefile",
-    "G": "gpus", "H": "hold", "J": "job-name", "L": "licenses", "M": "clusters", "N": "nodes",
-    "O": "overcommit", "Q": "quiet", "S": "core-spec", "W": "wait", "a": "array", "b": "begin",
-    "c": "cpus-per-task", "d": "dependency", "e": "error", "i": "input", "k": "no-kill",
-    "m": "distribution", "n": "ntasks", "o": "output", "p": "partition", "q": "qos",
-    "s": "oversubscribe", "t": "time", "v": "verbose", "w": "nodelist", "x": "exclude",
-}  # fmt: skip
-_WITH_VALUE = (
-    "account acctg-freq array batch bb bbf begin chdir cluster-constraint clusters comment "
-    "constraint container core-spec cores-per-socket cpu-freq cpus-per-gpu cpus-per-task "
-    "deadline delay-boot dependency distribution error exclude export export-file "
-    "extra-node-info gid gpu-bind gpu-freq gpus gpus-per-node gpus-per-socket gpus-per-task "
-    "gres gres-flags hint input job-name kill-on-invalid-dep licenses mail-type mail-user "
-    "mcs-label mem mem-bind mem-per-cpu mem-per-gpu mincpus network nodefile nodelist nodes "
-    "ntasks ntasks-per-core ntasks-per-gpu ntasks-per-node ntasks-per-socket open-mode output "
-    "partition power prefer priority profile qos reservation signal sockets-per-node switches "
-    "thread-spec threads-per-core time time-min tmp tres-per-task uid wait-all-nodes wckey "
-    "wrap "
+_ID = re.compile(r"([0-9]+(?:_[0-9]+)?)(?:;([\w.-]+))?", re.ASCII)
+_RANGES_AT_ONCE = 1000  # in one command: the kernel limits the length of a word
+
+# What of the environment stands above the directives, hides jobs, or is read by a job as its own.
+_SUBMITTER = (
+    "SBATCH_ARRAY_INX SBATCH_ERROR SBATCH_JOB_NAME SBATCH_OPEN_MODE SBATCH_OUTPUT SBATCH_WAIT "
+    "SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID SLURM_RESTART_COUNT"
 )
-_FLAGS = (
-    "contiguous exclusive get-user-env hold ignore-pbs nice no-kill no-requeue overcommit "
-    "oversubscribe parsable propagate quiet reboot requeue spread-job test-only use-min-nodes "
-    "verbose wait "
-)
-_TIME = re.compile(r"(?:([0-9]+)-)?([0-9]+)(?::([0-9]+))?(?::([0-9]+))?")
-_RANGE = re.compile(r"([0-9]+)(?:-([0-9]+)(?::([0-9]+))?)?")
-_SIZE = re.compile(r"([0-9]+)([kmgt]?)b?", re.IGNORECASE)
-_LARGEST_INDEX = 4_000_000  # Slurm itself allows no more
-_EVENTS = {"BEGIN": "b", "END": "e", "FAIL": "a", "ARRAY_TASKS": "j", "ALL": "abe", "NONE": "n"}
-_FIELD = re.compile(r"%([0-9]*)(.)")
-
-
-def options(words: list[str], line: int) -> list[Option]:
-    """The options among the words of a directive, by their long names."""
-    found: list[Option] = []
-    rest = deque(words)
-    while rest:
-        name, equals, value = _named(rest.popleft())
-        known = name in _WITH_VALUE.split()
-        unknown = name not in _FLAGS.split() and rest and not rest[0].startswith("-")
-        if not equals and not value and rest and (known or unknown):
-            value = rest.popleft()
-        found.extend(Option(key, part, line) for key, part in _parts(f"--{name}", value))
-    return found
-
-
-def _named(word: str) -> tuple[str, str, str]:
-    """The long name of an option, ``=`` if there was one, and the value that came with it."""
-    if re.match(r"-[A-Za-z]", word) and word[1] in _SHORT:
-        return _SHORT[word[1]], "", word[2:]
-    name, equals, value = word.removeprefix("--").partition("=")
-    names = [known for known in (_WITH_VALUE + _FLAGS).split() if known.startswith(name)]
-    if word in ("hetjob", "packjob"):
-        raise UsageError("PBS asks for unequal chunks in one -l select: write it by hand")
-    if not word.startswith("--") or not name:
-        raise UsageError(f"{word!r} is no option of sbatch, and sbatch refuses it")
-    return name if name in names or len(names) != 1 else names[0], equals, value
-
-
-def _parts(key: str, value: str) -> Iterator[tuple[str, str]]:
-    """An option in the parts that have twins of their own, or none."""
-    if key == "--export":
-        words = [word for word in value.split(",") if word]
-        for word in words:
-            if word in ("ALL", "NONE", "NIL"):
-                yield f"--export {word}", ""
-        named = [word for word in words if word not in ("ALL", "NONE", "NIL")]
-        if named or not words:
-            yield key, ",".join(named)
-    elif key == "--mail-type":
-        known = [word for word in value.split(",") if word.upper() in _EVENTS]
-        if known:
-            yield key, ",".join(known)
-        yield from ((f"--mail-type {word}", "") for word in value.split(",") if word not in known)
-    elif key in ("--exclusive", "--gres"):
-        for part in value.split(","):
-            plain = part == "" if key == "--exclusive" else part.startswith("gpu")
-            yield (key, part) if plain else (f"{key} {part}", "")
-    elif key == "--nice":
-        yield key, value or "100"
-    else:
-        yield key, value
-
-
-def _read_time(value: str) -> int:
-    match = _TIME.fullmatch(value)
-    if match is None or value in ("0", "-1"):
-        if value.upper() in ("0", "-1", "UNLIMITED", "INFINITE"):
-            raise UsageError("PBS has no endless walltime: write the largest that the queue allows")
-        raise UsageError("Slurm refuses it: write minutes, HH:MM:SS or D-HH:MM:SS")
-    day, *clock = match.groups()
-    parts = [int(part) for part in clock if part is not None]
-    if day is not None:
-        hours, minutes, seconds = [*parts, 0, 0][:3]
-    elif len(parts) == 3:
-        hours, minutes, seconds = parts
-    else:
-        hours, (minutes, seconds) = 0, [*parts, 0][:2]
-    return int(day or 0) * 86400 + hours * 3600 + minutes * 60 + seconds
-
-
-def _read_array(value: str) -> tuple[int, int, int, int]:
-    """First, last, step, and how many at once (0: as many as there are)."""
-    indices, percent, limit = value.strip("[]").partition("%")
-    if not re.fullmatch(r"[0-9]*", limit) or (percent and not limit):
-        raise UsageError("Slurm drops what stands behind the %: write 1-10:2%3")
-    ranges = [_indices(part.strip()) for part in indices.split(",")]
-    merged = ranges[0] if len(ranges) == 1 else _merged(ranges)
-    return merged.start, merged.stop - 1, merged.step, int(limit or 0)
-
-
-def _indices(part: str) -> range:
-    match = _RANGE.fullmatch(part)
-    if match is None:
-        raise UsageError("Slurm refuses it: write 1-10, 1-10:2, 1,4,7 or 1-10%3")
-    first, last, step = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
-    if last < first or match[3] == "0" or last > _LARGEST_INDEX:
-        raise UsageError(f"Slurm refuses it: {part} does not count up to {_LARGEST_INDEX} at most")
-    return range(first, last + 1, step)
-
-
-def _merged(ranges: list[range]) -> range:
-    if sum(map(len, ranges)) > _LARGEST_INDEX:
-        raise UsageError(f"it names more than {_LARGEST_INDEX} indices")
-    indices = sorted(set().union(*ranges))
-    step = indices[1] - indices[0] if len(indices) > 1 else 1
-    found = range(indices[0], indices[-1] + 1, step)
-    if list(found) != indices:
-        raise UsageError(
-            "PBS takes no list of indices: submit one script for each range, "
-            "or look the index up in a list that the script reads"
-        )
-    return found
-
-
-def _write_array(array: tuple[int, int, int, int]) -> str:
-    first, last, step, limit = array
-    stepped = str(first) if first == last else f"{first}-{last}" + (f":{step}" if step > 1 else "")
-    return stepped + (f"%{limit}" if limit else "")
-
-
-def _read_events(value: str) -> str:
-    letters = "".join(_EVENTS[word.upper()] for word in value.split(","))
-    return "n" if "n" in letters else "".join(letter for letter in "abej" if letter in letters)
-
-
-def _write_events(letters: str) -> str:
-    words = {letter: word for word, letter in _EVENTS.items() if len(letter) == 1}
-    return ",".join(words[letter] for letter in "bajen" if letter in letters)
-
-
-def _read_variables(value: str) -> tuple[str, ...]:
-    return tuple(text(value).split(","))
-
-
-def _write_variables(variables: tuple[str, ...]) -> str:
-    for variable in variables:
-        if "," in variable:
-            name = variable.partition("=")[0]
-            raise UsageError(f"Slurm passes no value with a comma: set {name} in the script itself")
-    return ",".join(variables)
-
-
-def _write_path(path: str) -> str:
-    if "\\" in path:
-        raise UsageError("Slurm reads no % in a path with a backslash: choose another path")
-    escaped = path.replace("%", "%%")
-    job = "%A" if "^array_index^" in path else "%j"  # %j is another number in each element
-    return escaped.replace("^array_index^", "%a").replace("^id^", job)
-
-
-def _read_nice(value: str) -> int:
-    if not re.fullmatch(r"-?[0-9]{1,9}", value):
-        raise UsageError("Slurm refuses it: write a whole number")
-    return max(-1024, min(1023, -int(value)))
-
-
-def _write_nice(priority: int) -> str:
-    if priority > 0:
-        raise UsageError("only an administrator may raise the priority of a job on Slurm")
-    return str(-priority)
-
-
-ROWS = (
-    Directive("name", ("--job-name",), text, str),
-    Directive("walltime", ("--time",), _read_time, format_walltime),
-    Directive("array", ("--array",), _read_array, _write_array),
-    Directive("account", ("--account",), text, str),
-    Directive("queue", ("--partition",), text, str),
-    Directive("mail", ("--mail-user",), text, str),
-    Directive("mail_events", ("--mail-type",), _read_events, _write_events),
-    Directive("output", ("--output",), text, _write_path),
-    Directive("error", ("--error",), text, _write_path),
-    Directive("everything", ("--export ALL",), flag, nothing),
-    Directive("nothing", ("--export NONE", "--export NIL"), flag, nothing),
-    Directive("variables", ("--export",), _read_variables, _write_variables),
-    Directive("depend", ("--dependency",), read_dependency, str),
-    Directive("block", ("--wait",), flag, nothing),
-    Directive("rerun", ("--requeue",), flag, nothing),
-    Directive("no_rerun", ("--no-requeue",), flag, nothing),
-    Directive("priority", ("--nice",), _read_nice, _write_nice),
-    Directive("begin", ("--begin",), text, str),
-    Directive("hold", ("--hold",), flag, nothing),
-)
-
-HINTS = {
-    "--exclusive": "PBS keeps others out with -l place=excl, not some of them",
-    "--mail-type": "PBS mails when a job begins, ends or is aborted",
-    "--gres": "name the resource of your site in -l select=...",
-    "--qos": "PBS chooses by queue",
-    "--chdir": "write cd {value} in the script",
-    "--constraint": "name the resource of your site in -l select=...",
-    "--nodelist": "name the node with -l select=1:host=...",
-    "--exclude": "PBS chooses nodes by what they have",
-    "--open-mode": "PBS replaces an output file that is there",
-    "--licenses": "name the resource of your site with -l",
-    "--reservation": "submit to the queue of the reservation with -q",
-    "--signal": "PBS sends TERM only, some seconds before KILL",
-    "--tmp": "name the resource of your site in -l select=...",
-    "--wrap": "write the command in the script",
-    "--input": "redirect it in the script",
-    "--propagate": "set limits in the script with ulimit",
-    "--kill-on-invalid-dep": "PBS always takes such a job away",
-    "--comment": "leave it as a comment",
+# Where sbatch looks for resources before it looks into the script (sbatch(1), Input environment).
+_SAID_TOO = {
+    "walltime": "SBATCH_TIMELIMIT",
+    "memory": "SBATCH_MEM_PER_CPU SBATCH_MEM_PER_GPU SBATCH_MEM_PER_NODE",
+    "gpus": "SBATCH_GPUS SBATCH_GPUS_PER_NODE SBATCH_GPUS_PER_TASK SBATCH_GRES",
+    "queue": "SBATCH_PARTITION",
+    "account": "SBATCH_ACCOUNT",
+    "constraint": "SBATCH_CONSTRAINT",
 }
-
-# The layout ---------------------------------------------------------------------------------------
-
-_LAYOUT = (
-    "nodes ntasks ntasks-per-node cpus-per-task mem mem-per-cpu gres gpus gpus-per-node "
-    "gpus-per-task exclusive"
+_WATCHER = "SQUEUE_ACCOUNT SQUEUE_LICENSES SQUEUE_NAMES SQUEUE_PARTITION SQUEUE_QOS SQUEUE_USERS"
+_CANCELLER = (
+    "SCANCEL_ACCOUNT SCANCEL_BATCH SCANCEL_INTERACTIVE SCANCEL_NAME SCANCEL_PARTITION SCANCEL_QOS "
+    "SCANCEL_STATE SCANCEL_USER SCANCEL_WCKEY"
 )
+_PLAINLY = ("LC_ALL=C", "SLURM_TIME_FORMAT=%s", "SLURM_BITSTR_LEN=0")
+
+# Directives that would take away what a job is found, read and waited for by.
+_NOT_FOR_USERS = ("--array", "--clusters", "--error", "--quiet", "--test-only", "--wait")
 
 
-def read_size(value: str) -> int:
-    """The bytes of a Slurm size: a bare number is megabytes."""
-    match = _SIZE.fullmatch(value)
+class Slurm(Scheduler):
+    """Slurm, from 20.11 on.
+
+    An id is ``"12"``, or ``"12;cluster"`` for a job on another cluster than the one of this node.
+
+    >>> Slurm().cancel("12", [0, 1, 2, 7])[0][-2:]
+    ['scancel', '12_[0-2,7]']
+    """
+
+    name = "slurm"
+    command = "sbatch"
+    states: ClassVar[Mapping[str, JobState]] = answers.STATES
+    variables: ClassVar[Mapping[str, str]] = {
+        "index": "SLURM_ARRAY_TASK_ID",
+        "job": "SLURM_ARRAY_JOB_ID",
+        "restarts": "SLURM_RESTART_COUNT",
+    }
+
+    def header(self, job: Job) -> list[str]:
+        """The directives of a script for this job.
+
+        A job in ``after`` that Slurm knows no more counts as one that ended well, whatever became
+        of it. Raises `UsageError` for directives that are fanfold's own to say, and for a path that
+        Slurm cannot write to.
+        """
+        own = dict(_own(job))
+        _check_extra(job.resources, {*own, *_NOT_FOR_USERS})
+        asked = directives(job.resources, "slurm")
+        mine = [f"#SBATCH {name}={quote_slurm(value)}" for name, value in own.items()]
+        return ["#SBATCH --requeue", *asked, *mine]  # the last one counts: users may forbid it
+
+    def submission(self, script: str, resources: Resources | None = None) -> list[str]:
+        """Where a resource is not asked for, what the environment says of it is left to count."""
+        asked = [names for field, names in _SAID_TOO.items() if getattr(resources, field, None)]
+        return [*_env(" ".join([_SUBMITTER, *asked])), "sbatch", "--parsable", "--", script]
+
+    def submitted(self, answer: Answer) -> str:
+        printed = re.findall(r"^([0-9]+(?:;[\w.-]+)?)\r?\n", answer.out, re.ASCII | re.MULTILINE)
+        if len(printed) != 1:
+            raise answers.not_submitted(answer)
+        return str(printed[0])
+
+    def search(self, name: str) -> list[str]:
+        """It looks where sbatch submits: on another cluster when SLURM_CLUSTERS names one."""
+        asked = ["--me", f"--name={name}", "--states=all", _fields(answers.FOUND)]
+        return [*_env(_WATCHER), *_PLAINLY, "squeue", *asked]
+
+    def found(self, answer: Answer) -> list[str]:
+        """Their ids, oldest first, and those that were cancelled last. Raises `SchedulerDown`."""
+        answers.check(answer, "ARRAY_JOB_ID")
+        elsewhere = re.search(r"^CLUSTER: ", answer.out, re.MULTILINE)
+        cancelled: dict[tuple[int, str], bool] = {}
+        for number, cluster, word in answers.records(answer, answers.FOUND):
+            key = int(number), f"{number};{cluster}" if elsewhere else number
+            cancelled[key] = cancelled.get(key, True) and word == "CANCELLED"
+        return [job for _, job in sorted(cancelled, key=lambda key: (cancelled[key], key))]
+
+    def watch(self, jobs: Sequence[str]) -> list[str]:
+        """The command that tells of these jobs and their elements, all at once.
+
+        It is no ``--json``, which lists every job of everybody, whatever is asked for; and no
+        ``--array``, which leaves out the last element of some arrays that wait. Raises `UsageError`
+        for jobs of several clusters.
+        """
+        asked = [*_selected(jobs), "--states=all", _fields(answers.QUEUE)]
+        return [*_env(f"{_WATCHER} SLURM_CLUSTERS"), *_PLAINLY, "squeue", *asked]
+
+    def seen(self, answer: Answer) -> list[Seen]:
+        if answer.code and "Invalid job id specified" in answer.err:
+            return []  # that is what it says of a single job, where it leaves others out
+        answers.check(answer, "ARRAY_JOB_ID")
+        rows = map(answers.queued, answers.records(answer, answers.QUEUE))
+        return _on_cluster(answer, [seen for row in rows for seen in row])
+
+    def history(self, jobs: Sequence[str]) -> list[str]:
+        """The command that tells how these jobs ended. Raises `UsageError` as `watch` does."""
+        asked = [*_selected(jobs), "--duplicates", "--starttime=now-365days"]
+        shown = ["--parsable", "--noconvert", f"--format={','.join(answers.RECORDS)}"]
+        return [*_env("SLURM_CLUSTERS"), *_PLAINLY, "sacct", *asked, *shown]
+
+    def recorded(self, answer: Answer) -> list[Seen]:
+        """What it told, the newest of each element; nothing where no records are kept.
+
+        Beside those with an index an array may have one without: it is of the elements that never
+        began and have no other. An exit status may be 128 less than it was. Raises `SchedulerDown`.
+        """
+        if answer.code and "accounting storage is disabled" in answer.err:
+            return []
+        answers.check(answer, "JobID")
+        rows = answers.records(answer, answers.RECORDS)
+        return _on_cluster(answer, answers.recorded(rows))
+
+    def limits(self) -> list[str]:
+        return ["scontrol", "show", "config"]
+
+    def read_limits(self, answer: Answer) -> Limits:
+        told = {
+            name: int(number)
+            for name, number in re.findall(
+                r"\b(MaxArraySize|MaxJobCount|max_array_tasks) *= *([0-9]{1,10})\b", answer.out
+            )
+        }
+        size = told.get("MaxArraySize", Limits().elements)
+        return Limits(
+            elements=max(1, min(size, told.get("max_array_tasks", size))),
+            highest_index=max(0, min(size - 1, answers.LARGEST_INDEX)),
+            jobs=told.get("MaxJobCount"),
+        )
+
+    def cancel(self, job: str, indices: Sequence[int] | None = None) -> list[list[str]]:
+        number, cluster = _parts(job)
+        command = [*_env(f"{_CANCELLER} SLURM_CLUSTERS"), "scancel"]
+        command += [f"--clusters={cluster}"] if cluster else []
+        if indices is None:
+            return [[*command, number]]
+        ranges = list(_ranges(indices))
+        pieces = (
+            ",".join(ranges[first : first + _RANGES_AT_ONCE])
+            for first in range(0, len(ranges), _RANGES_AT_ONCE)
+        )
+        return [[*command, f"{number}_[{piece}]"] for piece in pieces]
+
+    def cancelled(self, answer: Answer) -> None:
+        error = answers.not_cancelled(answer)
+        if error is not None:
+            raise error
+
+    def shell(self, resources: Resources) -> list[str]:
+        """The command that gives a shell on a node: a step that leaves room for others, so that
+        srun works in it."""
+        lines = (line.removeprefix("#SBATCH") for line in directives(resources, "slurm"))
+        asked = [word for line in lines for word in split_words(line, escapes=True)[0]]
+        step = ["srun", "--overlap", "--nodes=1", "--ntasks=1"]
+        step += [f"--cpus-per-task={resources.cores}", "--pty"]
+        return ["salloc", *asked, *step, "/bin/sh", "-c", 'exec "${SHELL:-/bin/sh}" -i']
+
+
+def _env(unset: str) -> list[str]:
+    return ["env", *(word for name in unset.split() for word in ("-u", name))]
+
+
+def _fields(fields: Mapping[str, object]) -> str:
+    return "--Format=" + ",".join(f"{name}:|" for name in fields)
+
+
+# Ids and indices ----------------------------------------------------------------------------------
+
+
+def _parts(job: str) -> tuple[str, str]:
+    """The number of a job, and the cluster that it is on ("": the one of this node)."""
+    match = _ID.fullmatch(job)
     if match is None:
-        raise UsageError(f"{value!r} is no size to Slurm: write 4G or 500M, without fractions")
-    if int(match[1]) == 0:
-        raise UsageError("0 is all the memory of a node: PBS wants a number, such as mem=4gb")
-    return int(match[1]) << 10 * " kmgt".index((match[2] or "m").lower())
+        raise UsageError(f"{job!r} is no id of a Slurm job: write a number, such as 1234")
+    return match[1], match[2] or ""
 
 
-def write_size(size: int) -> str:
-    """A number of bytes in the largest unit that holds it whole; bytes are rounded up to 1K."""
-    kilobytes = math.ceil(size / 1024)
-    power = next(power for power in (3, 2, 1, 0) if kilobytes % 1024**power == 0)
-    return f"{kilobytes // 1024**power}{'KMGT'[power]}"
+def _selected(jobs: Sequence[str]) -> list[str]:
+    parts = [_parts(job) for job in jobs]
+    clusters = {cluster for _, cluster in parts}
+    if len(clusters) > 1:
+        named = " and ".join(sorted(cluster or "this one" for cluster in clusters))
+        raise UsageError(f"these are jobs of several clusters ({named}): ask for one at a time")
+    only = [f"--clusters={cluster}" for cluster in clusters if cluster]
+    return [*only, f"--jobs={','.join(number for number, _ in parts)}"]
 
 
-def read_layout(asked: Mapping[str, Option]) -> tuple[Layout, list[Note]]:
-    """What the options about nodes, tasks, cores, memory and GPUs ask for."""
-    values = {key.removeprefix("--"): option.value for key, option in asked.items()}
-    chunks, tasks, place = _pieces(values)
-    threads = count(values.get("cpus-per-task", "1"))
-    ncpus = tasks * threads
-    if "mem" in values:
-        memory: int | None = read_size(values["mem"])
-    elif "mem-per-cpu" in values:
-        memory = read_size(values["mem-per-cpu"]) * ncpus
-    else:
-        memory = None
-    layout = Layout(
-        chunks=chunks,
-        ncpus=ncpus,
-        mpiprocs=tasks,
-        ompthreads=threads if tasks > 1 else None,
-        memory=memory,
-        gpus=_gpus(values, chunks, tasks),
-        place=place,
-        exclusive="exclusive" in values,
-        sized=set(values) != {"exclusive"},
-    )
-    line = next(iter(asked.values())).line
-    return layout, [Note(line, said, lost=False) for said in _layout_notes(values, layout)]
+def _on_cluster(answer: Answer, told: list[Seen]) -> list[Seen]:
+    """With the ids that were asked for."""
+    asked = [word.removeprefix("--clusters=") for word in answer.argv if "--clusters=" in word]
+    return [seen._replace(job=f"{seen.job};{asked[0]}") for seen in told] if asked else told
 
 
-def _pieces(values: Mapping[str, str]) -> tuple[int, int, str]:
-    """How many chunks, tasks in each, and how they are placed."""
-    if "nodes" in values and not values["nodes"].isdigit():
-        raise UsageError("PBS wants one number of nodes, such as --nodes=2")
-    total = count(values["ntasks"]) if "ntasks" in values else None
-    each = count(values["ntasks-per-node"]) if "ntasks-per-node" in values else None
-    in_one_piece = {"mem", "gres", "gpus-per-node", "gpus"} & set(values)
-    if "nodes" in values or each:
-        nodes = (
-            count(values["nodes"]) if "nodes" in values else math.ceil((total or 1) / (each or 1))
+def _ranges(indices: Sequence[int]) -> Iterator[str]:
+    """Indices as scancel takes them, such as ``"1-3"`` and ``"7"``."""
+    wanted = set(indices)
+    starts = sorted(index for index in wanted if index - 1 not in wanted)
+    ends = sorted(index for index in wanted if index + 1 not in wanted)
+    for start, end in zip(starts, ends, strict=True):
+        yield f"{start}-{end}" if end > start else str(start)
+
+
+# The header ---------------------------------------------------------------------------------------
+
+
+def _own(job: Job) -> Iterator[tuple[str, str]]:
+    """The options that fanfold itself sets."""
+    yield "--job-name", job.name
+    if job.last > job.first:
+        at_once = f"%{job.at_once}" if job.at_once else ""
+        yield "--array", f"{job.first}-{job.last}{at_once}"
+    yield "--output", _pattern(job)
+    yield "--open-mode", "append"  # what begins again must not wipe out what it printed before
+    if job.after:
+        yield "--dependency", "afterok:" + ":".join(_parts(after)[0] for after in job.after)
+        yield "--kill-on-invalid-dep", "yes"  # or it would wait for ever
+
+
+def _pattern(job: Job) -> str:
+    """The file for the output: ``%a`` is a senseless number outside of an array."""
+    if re.search(r"[\n\r\0]", job.output):
+        raise UsageError(f"{job.output!r} has a line end in it: choose a folder without one")
+    array = job.last > job.first
+    if "\\" not in job.output:
+        return job.output.replace("%", "%%") + (".%a" if array else f".{job.first}")
+    if array:
+        raise UsageError(
+            f"{job.output} has a backslash, and then Slurm has no file for each element: choose a "
+            "folder without one"
         )
-        tasks = each or math.ceil((total or 1) / nodes)
-        return nodes, tasks, "scatter" if nodes > 1 else "free"
-    if total and total > 1 and not in_one_piece:
-        return total, 1, "free"
-    return 1, total or 1, "free"
+    return f"{job.output}.{job.first}".replace("\\", "\\\\")  # and a % is a plain one
 
 
-def _gpus(values: Mapping[str, str], chunks: int, tasks: int) -> int | None:
-    """GPUs of a chunk."""
-    for key, share in (("gres", 1), ("gpus-per-node", 1), ("gpus-per-task", tasks), ("gpus", 0)):
-        if key not in values:
-            continue
-        *kind, number = (re.sub("^gpu:?", "", values[key]) or "1").split(":")
-        if kind or not number.isdigit():
-            raise UsageError("the kind of a GPU is your site's: name its resource in -l select=...")
-        if share:
-            return int(number) * share or None
-        if int(number) % chunks:
-            raise UsageError(f"{number} GPUs do not divide into {chunks} equal chunks")
-        return int(number) // chunks or None
-    return None
-
-
-def _layout_notes(values: Mapping[str, str], layout: Layout) -> Iterator[str]:
-    total = int(values.get("ntasks", "0"))
-    if total and total != layout.chunks * layout.mpiprocs:
-        given = layout.chunks * layout.mpiprocs
-        yield f"{total} tasks do not divide into equal chunks: it asks for {given}"
-    if layout.chunks == 1 and total > 1 and not {"nodes", "ntasks-per-node"} & set(values):
-        yield f"Slurm may spread {total} tasks over nodes; PBS gets them in one chunk, on one node"
-
-
-def write_layout(setting: Setting) -> tuple[list[str], list[Note]]:
-    """The directive that asks for a layout: several options on one line."""
-    layout: Layout = setting.value
-    notes = []
-    if layout.sized:
-        options = _free(layout) if _is_free(layout) else _by_node(layout)
-        notes = [Note(setting.line, said, lost=False) for said in _written_notes(layout)]
-    else:
-        options = []
-    if layout.exclusive:
-        options.append("--exclusive")
-    return [" ".join(options)] if options else [], notes
-
-
-def _is_free(layout: Layout) -> bool:
-    """Whether chunks are tasks that Slurm may put where it likes, as PBS may."""
-    return layout.chunks > 1 and layout.place == "free" and layout.mpiprocs == 1
-
-
-def _free(layout: Layout) -> list[str]:
-    options = [f"--ntasks={layout.chunks}", f"--cpus-per-task={layout.ncpus}"]
-    if layout.memory:
-        options.append(f"--mem-per-cpu={write_size(math.ceil(layout.memory / layout.ncpus))}")
-    if layout.gpus:
-        options.append(f"--gpus-per-task={layout.gpus}")
-    return options
-
-
-def _by_node(layout: Layout) -> list[str]:
-    packed = layout.chunks if layout.place == "pack" else 1
-    options = [
-        f"--nodes={layout.chunks // packed}",
-        f"--ntasks-per-node={layout.mpiprocs * packed}",
-        f"--cpus-per-task={math.ceil(layout.ncpus / layout.mpiprocs)}",
-    ]
-    if layout.memory:
-        options.append(f"--mem={write_size(layout.memory * packed)}")
-    if layout.gpus:
-        options.append(f"--gres=gpu:{layout.gpus * packed}")
-    return options
-
-
-def _written_notes(layout: Layout) -> Iterator[str]:
-    if layout.ncpus % layout.mpiprocs:
-        yield (
-            f"{layout.ncpus} cores do not divide among {layout.mpiprocs} processes: "
-            "each has the next whole number"
-        )
-    if layout.chunks > 1 and layout.place == "free" and layout.mpiprocs > 1:
-        yield "PBS may put several chunks on one node; Slurm puts each on a node of its own"
-
-
-# What takes more than one option ------------------------------------------------------------------
-
-
-def arrive(settings: Settings) -> list[Note]:
-    """Settle what was read: patterns in paths, output and errors that share a file."""
-    notes: list[Note] = []
-    if "no_rerun" in settings:
-        settings["rerun"] = settings.pop("no_rerun")._replace(value=False)
-    for field in ("output", "error"):
-        if field in settings:
-            pattern, line, option = settings[field]
-            path = _FIELD.sub(lambda match: _field(match, settings), pattern)
-            if "\\" in pattern:
-                path = pattern.replace("\\", "")
-            settings[field] = Setting(path, line, option)
-            if re.search(r"%[0-9]+a", pattern):
-                notes.append(Note(line, f"{option}: PBS does not pad an index with zeros", True))
-    if "error" not in settings or settings["error"].value == _value(settings, "output"):
-        settings.pop("error", None)
-        settings["join"] = Setting("oe", 0)
-    return notes
-
-
-def _value(settings: Settings, field: str) -> object:
-    return settings[field].value if field in settings else None
-
-
-def _field(match: re.Match[str], settings: Settings) -> str:
-    """What a pattern such as ``%a`` is in a path of PBS; ``^id^`` where PBS has nothing."""
-    letter = match[2]
-    if letter == "%":
-        return "%"
-    if letter == "a":
-        return "^array_index^"
-    if letter == "x" and "name" in settings:
-        return str(settings["name"].value)
-    return "^id^"
-
-
-def depart(settings: Settings) -> list[Note]:
-    """Settle what is to be written: one option for the environment, files for the output."""
-    notes = [Note(line, said, lost=False) for line, said in _differences(settings)]
-    settings.pop("join", None)  # Slurm writes both to one file unless there is an --error
-    settings.pop("keep", None)  # and to its place, while the job runs
-    if "rerun" in settings and not settings["rerun"].value:
-        settings["no_rerun"] = settings.pop("rerun")._replace(value=True)
-    if "block" in settings and not settings["block"].value:
-        del settings["block"]
-    if {"everything", "variables"} <= set(settings):
-        del settings["everything"]
-        names = ("ALL", *settings["variables"].value)
-        settings["variables"] = settings["variables"]._replace(value=names)
-    pattern = "^id^_^array_index^" if "array" in settings else "^id^"
-    for field, suffix in (("output", ".out"), ("error", ".err")):
-        if field in settings and settings[field].value.endswith("/"):
-            path = settings[field].value + pattern + suffix
-            settings[field] = settings[field]._replace(value=path)
-    return notes
-
-
-def _differences(settings: Settings) -> Iterator[tuple[int, str]]:
-    if "walltime" in settings and settings["walltime"].value % 60:
-        yield settings["walltime"].line, "Slurm counts whole minutes, and rounds a walltime up"
-    if "mail_events" in settings and "a" in settings["mail_events"].value:
-        line = settings["mail_events"].line
-        yield line, "FAIL also mails when a job ends with a status other than 0; -m a does not"
-    if "mail" in settings and "mail_events" not in settings:
-        line = settings["mail"].line
-        yield line, "without -m PBS mails when it aborts a job; Slurm mails for --mail-type only"
-
-
-SLURM = Dialect(
-    name="Slurm",
-    prefix="#SBATCH",
-    escapes=True,
-    options=options,
-    rows=ROWS,
-    layout=frozenset(f"--{name}" for name in _LAYOUT.split()),
-    read_layout=read_layout,
-    write_layout=write_layout,
-    arrive=arrive,
-    depart=depart,
-    hints=HINTS,
-    quote=quote_slurm,
-)
+def _check_extra(resources: Resources, own: set[str]) -> None:
+    for line in resources.extra:
+        for option in options(split_words(line, escapes=True)[0], 0):
+            key = option.key.partition(" ")[0]
+            if key in own:
+                instead = ", and set SLURM_CLUSTERS" if key == "--clusters" else ""
+                raise UsageError(f"{line!r}: {key} is for fanfold to say: leave it out{instead}")

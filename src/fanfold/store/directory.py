@@ -18,11 +18,12 @@ from fanfold.store.files import open_file, replace, sync_folder, writing
 
 __all__ = ["RunDirectory", "next_name", "open_private", "run_directories", "safe_name"]
 
-_SUBFOLDERS = ("leases", "journals", "results", "logs")
+_SUBFOLDERS = ("arrays", "leases", "journals", "results", "logs")
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 _NUMBER = "(0|[1-9][0-9]*)"
 _WRITER = re.compile(rf"e{_NUMBER}-a{_NUMBER}")
+_ARRAY = re.compile(rf"{_NUMBER}\.(json|sh|sent|job|closed)")
 
 _LONGEST_NAME = 80
 _NAME = re.compile(rf"(?![.-])[A-Za-z0-9._-]{{1,{_LONGEST_NAME}}}(?<!\.)", re.ASCII)
@@ -111,6 +112,16 @@ class RunDirectory:
     def pack(self, element: int, attempt: int) -> Path:
         return self.path / "results" / f"e{element}-a{attempt}.pack"
 
+    def array(self, number: int, kind: str) -> Path:
+        """A file about a job array: ``kind`` is "json", "sh", "sent", "job" or "closed"."""
+        return self.path / "arrays" / f"{number}.{kind}"
+
+    def arrays(self) -> list[int]:
+        """The numbers of the job arrays, in order: of those that any file is about."""
+        names = os.listdir(self.path / "arrays") if (self.path / "arrays").is_dir() else []
+        found = map(_ARRAY.fullmatch, names)
+        return sorted({int(match[1]) for match in found if match})
+
     def log(self, element: int, attempt: int, worker: int) -> tuple[Path, Path]:
         """Where a worker's standard output and standard error go."""
         stem = f"e{element}-a{attempt}-w{worker}"
@@ -122,8 +133,15 @@ class RunDirectory:
 
     def attempts(self, element: int) -> list[int]:
         """The attempts at an element that were begun, by a lease or a journal, in order."""
+        return self.all_attempts().get(element, [])
+
+    def all_attempts(self) -> dict[int, list[int]]:
+        """The same of every element."""
         begun = {*self._writers("leases", ".json"), *self._writers("journals", ".journal")}
-        return sorted(attempt for one, attempt in begun if one == element)
+        found: dict[int, list[int]] = {}
+        for element, attempt in sorted(begun):
+            found.setdefault(element, []).append(attempt)
+        return found
 
     def _writers(self, folder: str, suffix: str) -> Iterator[tuple[int, int]]:
         with suppress(FileNotFoundError):

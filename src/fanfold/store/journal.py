@@ -13,12 +13,15 @@ from zlib import crc32
 from fanfold.errors import RunDamaged, RunTooNew
 from fanfold.store.files import AppendFile, open_file
 
-__all__ = ["FORMAT", "Journal", "JournalWriter", "tail"]
+__all__ = ["FORMAT", "Journal", "JournalWriter", "newest", "records_from", "tail"]
 
 FORMAT = 1
 _BUFFER = 1 << 18  # bytes read at a time
 _BLOCK = 1 << 15  # bytes decoded at a time, about: what comes of it stays in the processor's cache
 _HEADER_LIMIT = 1 << 24  # bytes; what is longer is no header
+
+_TALLY = b'{"is":"tally",'
+_NEWEST = 1 << 14, 1 << 18  # bytes in which the last tally is looked for: first, and at most
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -164,20 +167,56 @@ def _sentence(first: int, byte: int, last: int) -> str:
     return f"lines {first} to {last} (from byte {byte}) are damaged: what they said is lost"
 
 
+def records_from(path: Path, offset: int) -> tuple[list[Record], int]:
+    """The whole valid records of a growing journal from a byte on, and where the next will begin.
+
+    Begin with 0: the first is the header then. Raises `RunDamaged` when there is no such file.
+    """
+    with os.fdopen(open_file(path), "rb") as file:
+        file.seek(offset)
+        lines = file.read().splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):
+        lines.pop()  # it is being written
+    records = [record for line in lines if (record := _record(line)) is not None]
+    return records, offset + sum(map(len, lines))
+
+
 def tail(path: Path, size: int = 1 << 18) -> list[Record]:
     """The whole valid records among the last ``size`` bytes of a journal, in order.
 
     The header is one of them where the journal is so short. Costs the same for any journal.
     Raises `RunDamaged` when there is no such file.
     """
+    lines, _ = _last_lines(path, size)
+    return [record for line in lines if (record := _record(line)) is not None]
+
+
+def newest(path: Path) -> list[Record]:
+    """The whole valid records of a journal from its last tally on: what there is to add to that.
+
+    Where there is no tally near the end they are those of the `tail`. It is for who looks often:
+    no more is decoded than has to be. Raises `RunDamaged` when there is no such file.
+    """
+    size, most = _NEWEST
+    while True:
+        lines, whole = _last_lines(path, size)
+        for number in reversed(range(len(lines))):
+            if lines[number].startswith(_TALLY, 9) and _record(lines[number]) is not None:
+                return [record for line in lines[number:] if (record := _record(line)) is not None]
+        if whole or size >= most:
+            return tail(path, size)
+        size *= 4
+
+
+def _last_lines(path: Path, size: int) -> tuple[list[bytes], bool]:
+    """The lines that begin in the last bytes of a file, and whether those are all of it."""
     descriptor = open_file(path)
     try:
         begin = max(0, os.fstat(descriptor).st_size - size)
         lines = os.pread(descriptor, size + 1, max(0, begin - 1)).splitlines(keepends=True)
     finally:
         os.close(descriptor)
-    records = map(_record, lines[1:] if begin else lines)  # the first lacks its begin
-    return [record for record in records if record is not None]
+    return (lines[1:], False) if begin else (lines, True)  # the first lacks its begin
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

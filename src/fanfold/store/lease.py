@@ -58,10 +58,12 @@ class Lease:
     """The right to work on one element of a run; `take` takes it.
 
     ``attempt`` is its number, ``writer`` the name that the files of this attempt have, ``host``
-    the name of this machine.
+    the name of this machine. Where ``fence`` is given, the lease is lost when that file is there.
     """
 
-    def __init__(self, directory: RunDirectory, element: int, attempt: int) -> None:
+    def __init__(
+        self, directory: RunDirectory, element: int, attempt: int, fence: Path | None = None
+    ) -> None:
         self.element = element
         self.attempt = attempt
         self.writer = f"e{element}-a{attempt}"
@@ -69,12 +71,18 @@ class Lease:
         self._token = os.urandom(8).hex()
         self._path = directory.lease(element, attempt)
         self._beat = directory.beat(element, attempt)
-        self._next = directory.lease(element, attempt + 1)
+        self._ends = [directory.lease(element, attempt + 1), *([] if fence is None else [fence])]
         self._beats = 0
 
     @classmethod
     def take(
-        cls, directory: RunDirectory, element: int, *, steal: bool = False, watch: float = 60.0
+        cls,
+        directory: RunDirectory,
+        element: int,
+        *,
+        steal: bool = False,
+        watch: float = 60.0,
+        fence: Path | None = None,
     ) -> Lease:
         """Take the lease when nobody has it, or who has it is dead.
 
@@ -97,7 +105,7 @@ class Lease:
             busy = None if steal else _busy(directory, element, watch)
             if busy is not None:
                 raise RunBusy(directory.path, busy.host, busy.pid, busy.at)
-            lease = cls(directory, element, last + 1)
+            lease = cls(directory, element, last + 1, fence)
             try:
                 lease._create()
             except FileExistsError:
@@ -118,7 +126,7 @@ class Lease:
 
     def superseded(self) -> bool:
         """Has another taken the run over?"""
-        return os.access(self._next, os.F_OK)
+        return any(os.access(path, os.F_OK) for path in self._ends)
 
     def release(self) -> None:
         """This process works on it no more; without it, it does until the process ends."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from struct import Struct
 from types import TracebackType
@@ -135,8 +135,10 @@ class PackReader:
             )
         return frame
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self, only: Callable[[int, int], bool] | None = None) -> Iterator[Frame]:
         """Every frame, in order. A torn one at the end ends it, and is told in ``damage``.
+
+        ``only`` says of a first task and a count whether to read that frame.
 
         Raises `RunDamaged` at a frame that is damaged: where the next begins is not known then.
         """
@@ -148,7 +150,8 @@ class PackReader:
             if offset + length > self._size:
                 self.damage = [f"the frame at byte {offset}, the last, is torn"]
                 return
-            yield self._frame(offset, self._bytes(offset, length))
+            if only is None or only(*self._tasks(offset)):
+                yield self._frame(offset, self._bytes(offset, length))
             offset += length
 
     def close(self) -> None:
@@ -189,6 +192,11 @@ class PackReader:
             return _OVERHEAD
         length: int = _REST.unpack_from(start, _START.size)[3]
         return _OVERHEAD + length
+
+    def _tasks(self, offset: int) -> tuple[int, int]:
+        """The first task and the count of the frame that begins there, before its check."""
+        first, count, _, _ = _REST.unpack(self._bytes(offset + _START.size, _REST.size))
+        return first, count
 
     def _refuse(self, offset: int, start: bytes) -> None:
         number = start[3:4]

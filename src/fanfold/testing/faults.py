@@ -78,12 +78,16 @@ def nested(depth: int = 200_000) -> list[Any]:
 def die_sending(size: int, delay: float) -> bytes:
     """A result of ``size`` bytes, and SIGKILL ``delay`` seconds after it was returned."""
 
+    returns = threading.Event()
+
     def die() -> None:
+        returns.wait()  # for a thread may take long to begin
         time.sleep(delay)
         os.kill(os.getpid(), signal.SIGKILL)
 
     result = bytes(size)
     threading.Thread(target=die, daemon=True).start()
+    returns.set()
     return result
 
 

@@ -102,7 +102,7 @@ def fail_in_worker() -> NoReturn:
     raise KitError("the initializer fails", 1)
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> None:
+def until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> None:
     """Wait until ``condition()`` holds; TimeoutError, naming ``what``, after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -7,7 +7,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,7 +16,11 @@ import psutil
 __all__ = ["descendants", "leaks"]
 
 # One of each lives as long as the process that started it, by design, and ends with it.
-_HELPERS = ("fanfold.executors.launcher", "multiprocessing.resource", "multiprocessing.forkserver")
+_HELPERS = (
+    "fanfold.executors.pool.launcher",
+    "multiprocessing.resource",
+    "multiprocessing.forkserver",
+)
 
 
 def descendants() -> list[psutil.Process]:
@@ -44,14 +48,16 @@ def descendants() -> list[psutil.Process]:
 
 
 @contextmanager
-def leaks(grace: float = 2.0) -> Iterator[list[str]]:
+def leaks(
+    grace: float = 10.0, ignore: Callable[[str], bool] = lambda line: False
+) -> Iterator[list[str]]:
     """Gather what the block leaves behind, into a list that is filled when the block ends.
 
     A line each for processes (`descendants`), threads, file descriptors, and names in ``/dev/shm``
     and the temporary folder that begin with ``fanfold-``, those of other processes excepted; what
-    goes away within ``grace`` seconds does not count. Helpers that live as long as this process
-    (fanfold's launcher, multiprocessing's fork server) are no leak, nor are descriptors new since
-    one was started.
+    goes away within ``grace`` seconds does not count: nobody waits longer than it takes. Nor does
+    what ``ignore(line)`` is true of. Helpers that live as long as this process (fanfold's launcher,
+    multiprocessing's fork server) are no leak, nor are descriptors new since one was started.
 
     >>> with leaks(grace=0.1) as left:
     ...     stream = open("/dev/null")
@@ -63,7 +69,9 @@ def leaks(grace: float = 2.0) -> Iterator[list[str]]:
     left: list[str] = []
     yield left
     deadline = time.monotonic() + grace
-    while (new := _new_since(before)) and time.monotonic() < deadline:
+    while new := [line for line in _new_since(before) if not ignore(line)]:
+        if time.monotonic() > deadline:
+            break
         gc.collect()
         time.sleep(0.01)
     left.extend(new)
@@ -123,14 +131,23 @@ def _names() -> dict[Hashable, str]:
     paths: list[Path] = []
     for path in (path for folder in folders for path in folder.glob("fanfold-*")):
         owner = _owner(path)
-        if owner == os.getpid():
-            paths += path.iterdir()  # the folder itself lives as long as this process
-        elif owner is None:
+        if owner == os.getpid() and not _is_of_jobs(path):
+            with suppress(FileNotFoundError):  # of a dead process with this number, just swept
+                paths += path.iterdir()  # the folder itself lives as long as this process
+        elif owner in (None, os.getpid()):
             paths.append(path)
     return {path: f"file {path}" for path in paths}
 
 
 def _owner(path: Path) -> int | None:
-    """The process that a folder of segments belongs to, from its name (`transport.segments`)."""
+    """The process that a folder belongs to, from its name, as `transport.segments` and
+    `schedulers.local` make it."""
     parts = path.name.split("-")
+    if _is_of_jobs(path):
+        return int(parts[2])
     return int(parts[4]) if len(parts) == 7 and parts[4].isdigit() else None
+
+
+def _is_of_jobs(path: Path) -> bool:
+    parts = path.name.split("-")
+    return parts[:2] == ["fanfold", "jobs"] and parts[2].isdigit()

@@ -11,6 +11,7 @@ import pathlib
 from collections import Counter, OrderedDict, defaultdict, deque
 from dataclasses import dataclass
 from functools import partial
+from operator import getitem
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -114,3 +115,11 @@ class ValueTests(ExecutorKit):
         assert np.array_equal(result["here"][0], array)
         assert result["here"][1].tolist() == [0, 1, 2]
         assert list(executor.map(partial(np.searchsorted, array), [0, 10])) == [0, 10]
+
+    @pytest.mark.parametrize("size", [256, 200_192, 5_000_192])
+    def test_functions_of_any_size(self, executor: cf.Executor, size: int) -> None:
+        """What is bound to a function arrives with it, also when it is used again."""
+        func: partial[int] = partial(getitem, bytes(range(256)) * (size // 256))
+        for _ in range(2):
+            assert list(executor.map(func, range(20))) == list(range(20))
+            assert executor.submit(func, 7).result(timeout=30) == 7

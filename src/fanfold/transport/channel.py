@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import Callable
 
-from fanfold.transport.patience import Patience
+from fanfold.transport.spinning import SpinWait
 
 __all__ = ["Channel", "ChannelClosed"]
 
@@ -50,7 +50,7 @@ class Channel:
         self._buffer = bytearray(_READ_SIZE)  # made once: a fresh one costs more than the read
         self._inbox = bytearray()
         self._outbox = bytearray()
-        self._patience = Patience()
+        self._spin = SpinWait()
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -88,7 +88,7 @@ class Channel:
     def receive(self) -> bytes:
         """The next message, waiting for it. Raises `ChannelClosed` at the end of file."""
         while (message := self._next()) is None:
-            self._patience.wait(self._read_now, self._read)
+            self._spin.wait(self._read_now, self._read)
         return message
 
     def _read_now(self) -> bool:

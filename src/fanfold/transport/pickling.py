@@ -8,6 +8,7 @@ Plain pickle is tried first, because it is fast. cloudpickle takes over where pl
 from __future__ import annotations
 
 import importlib.machinery
+import io
 import pickle
 import sys
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ _PROTOCOL = 5
 _local_modules = {"__main__"}
 _local_names = [b"__main__"]
 _known_modules: set[str] = set()
+_texts: set[bool] = set()  # not empty once texts mention local modules: more such streams come
 
 
 class Packed(NamedTuple):
@@ -67,9 +69,9 @@ def pack_small(value: object) -> bytes | None:
     """
     try:
         stream = pickle.dumps(value, _PROTOCOL, buffer_callback=_refuse_big)
+        return _dumps_by_name(value, _refuse_big) if _mentions_local_module(stream) else stream
     except Exception:  # noqa: BLE001 - pack() finds out and tells
         return None
-    return None if _mentions_local_module(stream) else stream
 
 
 def _refuse_big(buffer: PickleBuffer) -> bool:
@@ -131,9 +133,12 @@ def _dumps(value: object, buffers: list[PickleBuffer]) -> bytes:
         return False
 
     try:
-        stream = pickle.dumps(value, _PROTOCOL, buffer_callback=keep_small)
-        if not _mentions_local_module(stream):
-            return stream
+        if not _texts:
+            stream = pickle.dumps(value, _PROTOCOL, buffer_callback=keep_small)
+            if not _mentions_local_module(stream):
+                return stream
+            buffers.clear()
+        return _dumps_by_name(value, keep_small)
     except (pickle.PicklingError, AttributeError, TypeError, RecursionError):
         pass  # cloudpickle knows more types; if it fails too, its error is the better one
     except Exception as error:  # whatever a user's __reduce__ raises
@@ -142,9 +147,26 @@ def _dumps(value: object, buffers: list[PickleBuffer]) -> bytes:
     return _dumps_by_value(value, keep_small)
 
 
-def _dumps_by_value(
-    value: object, keep_small: Callable[[PickleBuffer], Any] | None
-) -> bytes:
+class _NamePickler(pickle.Pickler):
+    """Refuses to refer to what workers cannot import."""
+
+    def reducer_override(self, value: Any) -> Any:
+        module = getattr(value, "__module__", "")
+        if module is None or module in _local_modules:
+            raise pickle.PicklingError
+        return NotImplemented
+
+
+def _dumps_by_name(value: object, keep_small: Callable[[PickleBuffer], Any]) -> bytes:
+    """For a stream that mentions a local module, which a text may do, too: scikit-learn sends the
+    filters of warnings with each task. Raises `pickle.PicklingError` where it is no text."""
+    stream = io.BytesIO()
+    _NamePickler(stream, _PROTOCOL, buffer_callback=keep_small).dump(value)
+    _texts.add(True)
+    return stream.getvalue()
+
+
+def _dumps_by_value(value: object, keep_small: Callable[[PickleBuffer], Any] | None) -> bytes:
     import cloudpickle
 
     try:
@@ -181,7 +203,7 @@ def _importable(name: str) -> bool:
     if getattr(module, "__file__", None) is None:  # built in, or made by hand
         return name in sys.builtin_module_names or getattr(module, "__spec__", None) is not None
     spec = _find(name)
-    return spec is not None and spec.origin == module.__file__
+    return spec is not None and spec.origin in (module.__file__, "frozen")  # the latter: os, codecs
 
 
 def _find(name: str) -> importlib.machinery.ModuleSpec | None:

@@ -15,12 +15,16 @@ import mmap
 import os
 import stat
 import threading
+from collections.abc import Iterator
 from itertools import count
 from typing import NamedTuple
 
 from fanfold.errors import NoSpace
 
-__all__ = ["Segment", "SegmentFolder", "attach", "claim", "process_folder", "release", "sweep"]
+__all__ = [
+    "Holding", "Segment", "SegmentFolder", "adopt", "attach", "claim", "held", "holdings",
+    "process_folder", "release", "sharing_folder", "sweep",
+]  # fmt: skip
 
 _PREFIX = "fanfold"
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - not a temporary file: our folder there is 0700
@@ -51,7 +55,7 @@ class SegmentFolder:
         Written with ``write``, not through a mapping: a full file system is then an error here
         instead of a SIGBUS later, and the pages need not be zeroed first.
         """
-        name = f"{self._label}{next(self._serial)}"
+        name = self.new_name()
         for root in self.roots:
             path = os.path.join(root, name)
             try:
@@ -67,13 +71,16 @@ class SegmentFolder:
             "set TMPDIR to a larger disk, or pass smaller pieces",
         )
 
-    def clear(self, label: str | None = None) -> None:
-        """Remove the segments whose names begin with ``label`` (default: this folder's own)."""
-        start = self._label if label is None else label
+    def new_name(self) -> str:
+        """The name of a file that is to be here, which no other one has."""
+        return f"{self._label}{next(self._serial)}"
+
+    def clear(self, label: str) -> None:
+        """Remove the segments whose names begin with ``label``."""
         for root in self.roots:
             with contextlib.suppress(FileNotFoundError):
                 for name in os.listdir(root):
-                    if name.startswith(start):
+                    if name.startswith(label):
                         release(Segment(os.path.join(root, name), 0))
 
 
@@ -139,6 +146,21 @@ def process_folder() -> SegmentFolder:
         return _folders[pid]
 
 
+_adopted: dict[int, SegmentFolder] = {}
+
+
+def adopt(folder: SegmentFolder) -> None:
+    """Have ``folder`` be the `sharing_folder` of this process, and of no child of it."""
+    _adopted.clear()
+    _adopted[os.getpid()] = folder
+
+
+def sharing_folder() -> SegmentFolder:
+    """Where this process puts what is to outlive a task: in a worker of a pool the folder of its
+    driver, which clears up after a worker however that ended; elsewhere the process's own."""
+    return _adopted.get(os.getpid()) or process_folder()
+
+
 def _make_roots(pid: int) -> list[str]:
     name = f"{_owner_prefix()}{pid}-{_start_time(pid)}-{os.urandom(8).hex()}"
     roots = []
@@ -180,15 +202,68 @@ def _temporary_folder() -> str:
 def sweep() -> list[str]:
     """Remove the folders of this user's dead processes on this machine; returns their paths."""
     removed = []
+    for path, _, dead in _folders_of_user():
+        if dead:
+            _remove_tree(path)
+            removed.append(path)
+    return removed
+
+
+def _folders_of_user() -> Iterator[tuple[str, int, bool]]:
+    """The folders of this user's processes on this machine: path, owner, and whether it is dead."""
     prefix = _owner_prefix()
     for parent in _parents():
         with contextlib.suppress(OSError):
             for name in os.listdir(parent):
-                path = os.path.join(parent, name)
-                if name.startswith(prefix) and _is_ours(path) and _owner_is_dead(name, prefix):
-                    _remove_tree(path)
-                    removed.append(path)
-    return removed
+                if name.startswith(prefix) and _is_ours(path := os.path.join(parent, name)):
+                    owner = name[len(prefix) :].partition("-")[0]
+                    if owner.isdigit():
+                        yield path, int(owner), _owner_is_dead(name, prefix)
+
+
+class Holding(NamedTuple):
+    """What a process keeps in segments: how many they are, and their bytes.
+
+    ``place`` is where: shared memory, or the temporary folder. ``dead`` says that the process has
+    ended, and `sweep` would remove them.
+    """
+
+    owner: int
+    place: str
+    segments: int
+    size: int
+    dead: bool
+
+
+def holdings() -> list[Holding]:
+    """What the processes of this user keep in segments on this machine; empty folders are not
+    told of."""
+    found = []
+    for path, owner, dead in _folders_of_user():
+        sizes = _sizes(path)
+        if sizes:
+            found.append(Holding(owner, os.path.dirname(path), len(sizes), sum(sizes), dead))
+    return found
+
+
+def held() -> tuple[int, int]:
+    """Bytes of the segments of this process and of its workers, now: in shared memory, and on disk
+    because that was full."""
+    folder = _folders.get(os.getpid())
+    places = {True: 0, False: 0}
+    for root in folder.roots if folder is not None else ():
+        places[root.startswith(f"{_SHARED_MEMORY}/")] += sum(_sizes(root))
+    return places[True], places[False]
+
+
+def _sizes(folder: str) -> list[int]:
+    """Bytes of the files in a folder of segments."""
+    sizes = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):  # it is gone by now
+                sizes.append(entry.stat(follow_symlinks=False).st_size)
+    return sizes
 
 
 def _remove_tree(path: str) -> None:
@@ -227,7 +302,7 @@ def _owner_prefix() -> str:
 
 
 def _read(path: str) -> str:
-    with open(path) as file:
+    with open(path, errors="replace") as file:  # names of processes may be any bytes
         return file.read()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
+from functools import cache
 from pickle import PickleBuffer
 from typing import Any
 
@@ -113,14 +114,19 @@ class SharedBuffers:
             self._entries.clear()
 
 
-def _equal(raw: memoryview, segment: Segment) -> bool:
+@cache
+def _memcmp() -> Any:
     import ctypes
 
+    compare = ctypes.CDLL(None).memcmp
+    compare.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+    return compare
+
+
+def _equal(raw: memoryview, segment: Segment) -> bool:
     import numpy as np
 
     if raw.nbytes != segment.size:
         return False
     arrays = [np.frombuffer(view, np.uint8) for view in (raw, attach(segment))]
-    compare = ctypes.CDLL(None).memcmp
-    compare.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
-    return bool(compare(arrays[0].ctypes.data, arrays[1].ctypes.data, segment.size) == 0)
+    return bool(_memcmp()(arrays[0].ctypes.data, arrays[1].ctypes.data, segment.size) == 0)

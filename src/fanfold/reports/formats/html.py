@@ -16,6 +16,7 @@ from typing import Any
 from fanfold.reports.document import (
     Advice,
     Code,
+    Curves,
     Document,
     Facts,
     Group,
@@ -24,18 +25,25 @@ from fanfold.reports.document import (
     Paragraph,
     Proportion,
     Section,
+    Stacks,
     Table,
     Timeline,
 )
-from fanfold.reports.formats import svg
+from fanfold.reports.formats import curves, svg
 from fanfold.reports.words import visible
 
-__all__ = ["render"]
+__all__ = ["frame", "render"]
 
 
 def render(document: Document) -> str:
     """The whole page."""
     return "\n".join(_page(document)) + "\n"
+
+
+def frame(page: str) -> str:
+    """The page in a frame of its own, for a notebook."""
+    inside = html.escape(page)
+    return f'<iframe srcdoc="{inside}" sandbox width="100%" height="900" frameborder="0"></iframe>'
 
 
 def _text(text: str) -> str:
@@ -208,6 +216,39 @@ def _timeline_legend(timeline: Timeline) -> Iterator[tuple[str, str]]:
     yield "track", "idle"
 
 
+def _curves(chart: Curves) -> Iterator[str]:
+    yield f'<figure class="curves"><figcaption>{_text(chart.title)}</figcaption>'
+    yield '<div class="frame">'
+    yield from curves.scale(chart.up, _text)
+    yield from curves.curves(chart, _text)
+    yield f'<p class="axis-label">{_text(chart.across.label)}</p>'
+    yield "</div>"
+    yield from _samples([("dot", "a run"), *((line.role, line.label) for line in chart.lines)])
+    yield from _as_table(chart.table)
+    yield "</figure>"
+
+
+def _samples(entries: Iterable[tuple[str, str]]) -> Iterator[str]:
+    yield '<ul class="legend">'
+    for kind, label in entries:
+        yield f"<li>{curves.sample(kind)}{_text(label)}</li>"
+    yield "</ul>"
+
+
+def _stacks(chart: Stacks) -> Iterator[str]:
+    names = "".join(f"<li>{_text(stack.label)}</li>" for stack in chart.stacks)
+    wholes = "".join(f"<li>{_text(stack.whole)}</li>" for stack in chart.stacks)
+    yield f'<figure class="stacks"><figcaption>{_text(chart.title)}</figcaption>'
+    yield f'<div class="frame {svg.HEIGHTS[curves.STACK]}">'
+    yield f'<ol class="names">{names}</ol>'
+    yield from curves.stacks(chart, _text)
+    yield f'<ol class="shares">{wholes}</ol>'
+    yield "</div>"
+    yield from _legend((f"part-{number}", name) for number, name in enumerate(chart.names))
+    yield from _as_table(chart.table)
+    yield "</figure>"
+
+
 _WRITERS: dict[type, Callable[[Any], Iterator[str]]] = {
     Paragraph: _paragraph,
     Facts: _facts,
@@ -218,4 +259,6 @@ _WRITERS: dict[type, Callable[[Any], Iterator[str]]] = {
     Proportion: _proportion,
     Histogram: _histogram,
     Timeline: _timeline,
+    Curves: _curves,
+    Stacks: _stacks,
 }

@@ -13,15 +13,18 @@ from fanfold.reports.document import (
     Bar,
     Bin,
     Code,
+    Curves,
     Document,
     Facts,
     Group,
     Histogram,
     Item,
     Lane,
+    Level,
     Paragraph,
     Proportion,
     Section,
+    Stacks,
     Table,
     Timeline,
 )
@@ -36,7 +39,11 @@ _TIED = "\xa0"  # a space at which no line ends
 _LABEL = 20  # columns for the name of a worker
 
 _SIGNS = {"done": "█", "failed": "x", "missing": "·"}
-_ASCII = str.maketrans({"█": "#", "▓": "=", "▒": "-", "░": "-", "·": ".", "─": "-", "│": "|"})
+_PARTS = "█▒x·o"  # of a whole, in their order
+_IDEAL, _LAW = "│", "◆"
+_ASCII = str.maketrans(
+    {"█": "#", "▓": "=", "▒": "-", "░": "-", "·": ".", "─": "-", "│": "|", "◆": "+"}
+)
 
 
 def render(document: Document, width: int, *, ascii_only: bool = False) -> str:
@@ -70,10 +77,15 @@ def _section(section: Section, width: int) -> Iterator[str]:
 
 
 def _items(items: Sequence[Item], width: int) -> Iterator[str]:
-    for position, item in enumerate(items):
-        if position and not isinstance(item, Advice | Paragraph):
+    before: Item | None = None
+    for item in items:
+        if isinstance(item, Curves) and not item.levels:
+            continue
+        together = isinstance(item, Advice | Paragraph) and isinstance(before, Advice | Paragraph)
+        if before is not None and not together:
             yield ""
         yield from _WRITERS[type(item)](item, width)
+        before = item
 
 
 def _wrapped(text: str, width: int, first: str = "", indent: str = "") -> list[str]:
@@ -122,8 +134,9 @@ def _table(table: Table, width: int) -> Iterator[str]:
 
 def _code(code: Code, width: int) -> Iterator[str]:
     yield code.title
+    mark = "" if code.copied else "  │ "
     for line in visible(code.text).expandtabs(4).splitlines():
-        yield f"  │ {line}"
+        yield f"{mark}{line}"
 
 
 def _advice(advice: Advice, width: int) -> Iterator[str]:
@@ -188,7 +201,7 @@ def _coarser(bins: Sequence[Bin]) -> list[Bin]:
     ]
 
 
-def _length(value: int, highest: int, room: int) -> int:
+def _length(value: float, highest: float, room: int) -> int:
     """Columns for a value: at least one for what is there."""
     return max(1, round(value / highest * room)) if value else 0
 
@@ -237,6 +250,47 @@ def _marks(timeline: Timeline, room: int) -> str:
     return line
 
 
+def _curves(chart: Curves, width: int) -> Iterator[str]:
+    """A bar for each level, with marks where the lines are."""
+    yield chart.title
+    label = max(cell_len(level.label) for level in chart.levels)
+    shown = max(len(level.shown) for level in chart.levels)
+    room = width - label - shown - 5
+    for level in chart.levels:
+        bar = _marked(level, chart, room)
+        yield f"{level.label:>{label}}  {level.shown:>{shown}}  {bar}".rstrip()
+    signs = ", ".join(f"{_sign(line.role)} {line.label}" for line in chart.lines)
+    yield from _wrapped(f"{_SIGNS['done']} measured, {signs}", width)
+
+
+def _marked(level: Level, chart: Curves, room: int) -> str:
+    cells = list((_SIGNS["done"] * _length(level.y, 1, room)).ljust(room + 1))
+    for line, y in zip(chart.lines, level.lines, strict=False):
+        if y <= 1:
+            cells[max(0, round(y * room) - 1)] = _sign(line.role)
+    return "".join(cells)
+
+
+def _sign(role: str) -> str:
+    return _IDEAL if role == "ideal" else _LAW
+
+
+def _stacks(chart: Stacks, width: int) -> Iterator[str]:
+    yield chart.title
+    label = max(cell_len(stack.label) for stack in chart.stacks)
+    whole = max(cell_len(stack.whole) for stack in chart.stacks)
+    room = width - label - whole - 4
+    for stack in chart.stacks:
+        ends = [round(sum(stack.parts[: count + 1]) * room) for count in range(len(stack.parts))]
+        begins = [0, *ends]
+        bar = "".join(
+            sign * (end - begin) for sign, begin, end in zip(_PARTS, begins, ends, strict=False)
+        )
+        yield f"{stack.label:>{label}}  {stack.whole:>{whole}}  {bar}"
+    signs = zip(_PARTS, chart.names, strict=False)
+    yield from _wrapped(", ".join(f"{sign} {name}" for sign, name in signs), width)
+
+
 _WRITERS: dict[type, Callable[[Any, int], Iterator[str]]] = {
     Paragraph: _paragraph,
     Facts: _facts,
@@ -247,4 +301,6 @@ _WRITERS: dict[type, Callable[[Any, int], Iterator[str]]] = {
     Proportion: _proportion,
     Histogram: _histogram,
     Timeline: _timeline,
+    Curves: _curves,
+    Stacks: _stacks,
 }

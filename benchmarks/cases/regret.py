@@ -1,0 +1,331 @@
+"""What it costs not to choose: ``on="auto"`` beside the best place, chosen by hand.
+
+    python -m benchmarks.cases.regret [WORKLOAD ...]      who was how fast, for each workload
+
+Every map is a measurement for itself, with workers of its own, in a program of its own: all
+libraries are imported there, and nothing has been started. A contender at a time, in a new random
+order each round; after the first round only those go on that could still be the best.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module, util
+from statistics import geometric_mean, median
+from typing import Any
+
+from benchmarks import tasks, work
+from benchmarks.cases.base import Case, Clock, Entrant, Goal, Metric, Sample, WrongAnswerError
+
+Work = Callable[[Any], Any]
+Way = Callable[[Work, Sequence[Any]], list[Any]]
+
+CLOSE = 1.4  # times the best of the first round: who took longer is out
+KEPT = ("fanfold auto", "fanfold serial")
+PROBING = 0.005  # seconds that finding out may cost where it is more than 1 %
+
+
+# The workloads
+
+
+@dataclass(frozen=True)
+class Workload:
+    """``items`` makes the inputs for a share of the full size."""
+
+    name: str
+    func: Work
+    items: Callable[[float], Sequence[Any]]
+
+
+def times(number: int, item: Any) -> Callable[[float], Sequence[Any]]:
+    return lambda share: [item] * max(1, round(share * number))
+
+
+def numbered(number: int) -> Callable[[float], Sequence[Any]]:
+    return lambda share: range(max(1, round(share * number)))
+
+
+def skewed(share: float) -> Sequence[int]:
+    """A long one first, then many short ones."""
+    return [round(8_000_000 * share), *[60_000] * round(200 * share)]
+
+
+def codes(share: float) -> Sequence[int]:
+    return range(90_000, 90_000 + round(200 * share))
+
+
+def arrays(share: float) -> Sequence[Any]:
+    return [tasks.numbers(8) for _ in range(max(1, round(share * 200)))]
+
+
+WORKLOADS = (
+    Workload("tiny", tasks.same, numbered(400_000)),
+    Workload("short", tasks.count, times(28, 10_000)),
+    Workload("python", tasks.count, times(400, 40_000)),
+    Workload("long python", tasks.count, times(8, 2_000_000)),
+    Workload("numpy", work.sort, numbered(80)),
+    Workload("waiting", work.nap, times(60, 0.05)),
+    Workload("short waits", work.nap, times(600, 0.003)),
+    Workload("mixed", work.compute_and_wait, times(80, 80_000)),
+    Workload("large inputs", tasks.total, arrays),
+    Workload("large results", work.blocks, numbered(200)),
+    Workload("skewed", tasks.count, skewed),
+    Workload("memory", work.stream, numbered(150)),
+    Workload("one task", tasks.count, times(1, 6_000_000)),
+    Workload("failing", work.fail_or_count, codes),
+)
+
+
+# The ways to do it
+
+
+def auto(func: Work, items: Sequence[Any]) -> list[Any]:
+    found: list[Any] = import_module("fanfold").map(func, items, progress=False)
+    return found
+
+
+def fanfold(on: str, workers: int) -> Way:
+    def way(func: Work, items: Sequence[Any]) -> list[Any]:
+        library = import_module("fanfold")
+        found: list[Any] = library.map(func, items, on=on, workers=workers, progress=False)
+        return found
+
+    return way
+
+
+def multiprocessing_pool(workers: int, chunks: int | None) -> Way:
+    """``chunks`` of each worker; None: as the pool would have it."""
+
+    def way(func: Work, items: Sequence[Any]) -> list[Any]:
+        size = None if chunks is None else max(1, len(items) // (chunks * workers))
+        with import_module("multiprocessing").Pool(workers) as pool:
+            found: list[Any] = pool.map(func, items, chunksize=size)
+            pool.close()
+            pool.join()
+        return found
+
+    return way
+
+
+def futures(kind: str, workers: int, chunks: int) -> Way:
+    def way(func: Work, items: Sequence[Any]) -> list[Any]:
+        size = max(1, len(items) // (chunks * workers))
+        with getattr(import_module("concurrent.futures"), kind)(workers) as pool:
+            return list(pool.map(func, items, chunksize=size))
+
+    return way
+
+
+def thread_pool(workers: int) -> Way:
+    def way(func: Work, items: Sequence[Any]) -> list[Any]:
+        with import_module("multiprocessing.pool").ThreadPool(workers) as pool:
+            return list(pool.map(func, items))
+
+    return way
+
+
+def joblib(backend: str, workers: int) -> Way:
+    def way(func: Work, items: Sequence[Any]) -> list[Any]:
+        library = import_module("joblib")
+        delayed = library.delayed(func)
+        found: list[Any] = library.Parallel(workers, backend=backend)(map(delayed, items))
+        if backend == "loky":
+            import_module("joblib.externals.loky").get_reusable_executor().shutdown()
+        return found
+
+    return way
+
+
+def mpire(workers: int) -> Way:
+    def way(func: Work, items: Sequence[Any]) -> list[Any]:
+        with import_module("mpire").WorkerPool(workers) as pool:
+            found: list[Any] = pool.map(func, items, concatenate_numpy_output=False)
+        return found
+
+    return way
+
+
+def ways(workers: int) -> dict[str, Way]:
+    """Everybody, as one would set them by hand. One worker is what "serial" stands for."""
+    many = 60
+    known: dict[str, Way] = {
+        "fanfold auto": auto,
+        "fanfold serial": fanfold("serial", 1),
+        "fanfold threads": fanfold("threads", workers),
+        f"fanfold threads {many}": fanfold("threads", many),
+        "fanfold processes": fanfold("processes", workers),
+        "Pool": multiprocessing_pool(workers, None),
+        "Pool, chunk 1": multiprocessing_pool(workers, 1 << 30),
+        "Pool, one chunk each": multiprocessing_pool(workers, 1),
+        "ProcessPoolExecutor": futures("ProcessPoolExecutor", workers, 8),
+        "ProcessPoolExecutor, chunk 1": futures("ProcessPoolExecutor", workers, 1 << 30),
+        "ThreadPoolExecutor": futures("ThreadPoolExecutor", workers, 8),
+        f"ThreadPoolExecutor {many}": futures("ThreadPoolExecutor", many, 8),
+        "ThreadPool": thread_pool(workers),
+        f"ThreadPool {many}": thread_pool(many),
+    }
+    if util.find_spec("joblib"):
+        known["joblib loky"] = joblib("loky", workers)
+        known["joblib threads"] = joblib("threading", workers)
+        known[f"joblib threads {many}"] = joblib("threading", many)
+    if util.find_spec("mpire"):
+        known["mpire"] = mpire(workers)
+    return known
+
+
+# Measuring
+
+
+def prepare() -> None:
+    """Import what the ways would import, and start nothing."""
+    for name in ("numpy", "multiprocessing.pool", "concurrent.futures", "fanfold.api"):
+        import_module(name)
+    for name in ("concurrent.futures.process", "concurrent.futures.thread", "joblib", "mpire"):
+        if util.find_spec(name.partition(".")[0]):
+            import_module(name)
+    for name in ("auto.executor", "serial", "threads", "processes"):
+        import_module(f"fanfold.executors.{name}")
+
+
+def plain(func: Work, items: Sequence[Any]) -> list[Any]:
+    return [func(item) for item in items]
+
+
+def measure_apart(name: str, share: float, way: str, workers: int) -> tuple[float, bytes] | None:
+    """Seconds that a map takes in a program of its own, and the `digest` of its results; None when
+    it fails. (A forked copy of this one would pay for each page of it that the way touches.)"""
+    script = "from benchmarks.cases.regret import measure_here; measure_here()"
+    command = [sys.executable, "-c", script, name, str(share), way, str(workers)]
+    said = subprocess.run(command, stdout=subprocess.PIPE).stdout
+    return pickle.loads(said) if said else None
+
+
+def measure_here() -> None:
+    """The same in this program, as its arguments say."""
+    name, share, way, workers = sys.argv[1:]
+    prepare()
+    workload = next(one for one in WORKLOADS if one.name == name)
+    items, known = workload.items(float(share)), {"plain": plain, **ways(int(workers))}
+    with Clock() as clock:
+        found = known[way](workload.func, items)
+    sys.stdout.buffer.write(pickle.dumps((clock.seconds, digest(found))))
+
+
+def digest(values: Sequence[Any]) -> bytes:
+    """Of results, so that large ones need not be kept to compare."""
+    arrays = [value.sum() if hasattr(value, "sum") else value for value in values]
+    return hashlib.sha256(pickle.dumps([float(value) for value in arrays])).digest()
+
+
+def race(
+    workload: Workload,
+    share: float,
+    rounds: int,
+    workers: int,
+    order: random.Random,
+    others: int | None = None,
+) -> dict[str, list[float]]:
+    """Everybody's seconds, round by round; of others than those kept, so many."""
+    right = measure_apart(workload.name, share, "plain", workers)
+    running = list(ways(workers))
+    if others is not None:
+        running = [*KEPT, *order.sample([name for name in running if name not in KEPT], others)]
+    seconds: dict[str, list[float]] = {}
+    for number in range(rounds):
+        for name in order.sample(running, len(running)):
+            found = measure_apart(workload.name, share, name, workers)
+            if found is None or right is None or found[1] != right[1]:
+                print(f"{workload.name}: {name} gave no right answer", file=sys.stderr)
+                running.remove(name)
+                continue
+            seconds.setdefault(name, []).append(found[0])
+        if number == 0:
+            best = min(times[0] for times in seconds.values())
+            running = [name for name in running if name in KEPT or seconds[name][0] < CLOSE * best]
+    if "fanfold auto" not in running:
+        raise WrongAnswerError(f"on='auto' gave no right answer for {workload.name}")
+    return {name: times for name, times in seconds.items() if name in running}
+
+
+def regret(seconds: dict[str, list[float]]) -> float:
+    """Our median over the least of the others' medians."""
+    others = [median(times) for name, times in seconds.items() if name != "fanfold auto"]
+    return median(seconds["fanfold auto"]) / min(others)
+
+
+def probing(seconds: dict[str, list[float]]) -> float:
+    """What finding out costs where nothing is to be gained, over what it may cost."""
+    ours, serial = median(seconds["fanfold auto"]), median(seconds["fanfold serial"])
+    return (ours - serial) / max(PROBING, 0.01 * serial)
+
+
+def measure(
+    entrant: Entrant, workers: int, percent: int, rounds: int, others: int | None
+) -> Sample:
+    prepare()
+    order = random.Random(0)
+    races = {
+        workload.name: race(workload, percent / 100, rounds, workers, order, others)
+        for workload in WORKLOADS
+    }
+    ratios = {name: regret(seconds) for name, seconds in races.items()}
+    cost = max(probing(races[name]) for name in ("one task", "short"))
+    return {"mean": geometric_mean(ratios.values()), "worst": max(ratios.values()),
+            "probing": cost, **ratios}  # fmt: skip
+
+
+CASE = Case(
+    name="regret",
+    title='on="auto" beside the best of everybody, tuned by hand',
+    measure=measure,
+    entrants=(Entrant("fanfold"),),
+    metrics=(
+        Metric("mean", "x"),
+        Metric("worst", "x"),
+        Metric("probing", "x"),
+        *(Metric(workload.name, "x") for workload in WORKLOADS),
+    ),
+    goals=(
+        Goal("geometric mean of the regrets ≤ 1.05", "mean", at_most=1.05),
+        *(
+            Goal(f"regret, {workload.name} ≤ 1.10", workload.name, at_most=1.1)
+            for workload in WORKLOADS
+        ),
+        Goal("finding out costs at most 1 % or 5 ms (of that)", "probing", at_most=1),
+    ),
+    sizes={
+        "full": {"percent": 100, "rounds": 3, "others": None},
+        "quick": {"percent": 25, "rounds": 3, "others": None},
+        "tiny": {"percent": 2, "rounds": 1, "others": 1},
+    },
+    note='The time of on="auto" over the least median of the others: serial, threads and processes '
+    "of fanfold, a plain map, multiprocessing.Pool and ThreadPool, ProcessPoolExecutor and "
+    "ThreadPoolExecutor, joblib with loky and with threads, mpire; with 2 workers or 60 threads, "
+    "and chunks as each has them, of one task, or one for each worker. Everybody starts and ends "
+    "its workers within the time, in a program of its own that has imported the libraries; Pool "
+    "and ProcessPoolExecutor fork, and find them imported.",
+    by_default=False,
+)
+
+
+def main(names: Sequence[str]) -> None:
+    """Show who was how fast."""
+    prepare()
+    for workload in WORKLOADS:
+        if names and workload.name not in names:
+            continue
+        seconds = race(workload, 1.0, 3, 2, random.Random(0))
+        print(f"{workload.name}: {regret(seconds):.3f}")
+        for name, times in sorted(seconds.items(), key=lambda entry: median(entry[1])):
+            shown = " ".join(f"{1000 * one:.1f}" for one in times)
+            print(f"    {1000 * median(times):8.1f} ms  {name}  ({shown})", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

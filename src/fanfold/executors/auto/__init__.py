@@ -1,0 +1,1 @@
+"""The place that is chosen by measuring the first tasks."""

@@ -1,0 +1,1 @@
+"""IPython engines as an executor."""

@@ -1,0 +1,56 @@
+"""How many tasks travel together: a calculation, from what was measured."""
+
+import pytest
+
+import fanfold as ff
+from fanfold.dispatch import _ChunkSizes
+from fanfold.executors.remote.executor import RemoteExecutor
+from fanfold.tasks import Report
+
+
+def learned(place, pace, sending, left=None):
+    """The size of a chunk when tasks have taken ``pace`` seconds, and ``sending`` to be sent."""
+    sizes = _ChunkSizes(place, None)
+    for _ in range(30):
+        tasks = sizes.next(None)
+        sizes.learn_sending(sending * tasks, tasks)
+        sizes.learn(Report(0, [None] * tasks, pace * tasks))
+    return sizes.next(left)
+
+
+@pytest.fixture
+def place():
+    with ff.ThreadExecutor(2) as pool:
+        yield pool
+
+
+def test_the_first_chunk_is_one_task(place):
+    """Nothing is known yet: a task may take hours."""
+    assert _ChunkSizes(place, None).next(1000) == 1
+
+
+@pytest.mark.parametrize(
+    ("sending", "tasks"),
+    [(1e-6, 40), (4e-5, 40), (1e-4, 10), (5e-4, 10), (2e-3, 5)],
+)
+def test_a_chunk_is_as_long_as_makes_it_worth_its_way(place, sending, tasks):
+    """Of tasks of a millisecond: 40 ms where they are quickly sent, and so small; else 10 ms of
+    work or of sending."""
+    assert learned(place, 1e-3, sending) == pytest.approx(tasks, abs=1)
+
+
+def test_long_tasks_travel_alone(place):
+    """What takes a second is nobody's to wait behind."""
+    assert learned(place, 1.0, 1e-6) == 1
+
+
+@pytest.mark.parametrize(("left", "tasks"), [(1000, 40), (100, 25), (8, 2), (2, 1)])
+def test_a_chunk_leaves_something_for_the_others(place, left, tasks):
+    """Half of what is left would go to all workers at once, and no more."""
+    assert learned(place, 1e-3, 1e-6, left) == pytest.approx(tasks, abs=1)
+
+
+def test_a_longer_way_makes_longer_chunks(place, monkeypatch):
+    """To an engine elsewhere tasks of 50 ms travel together."""
+    monkeypatch.setattr(ff.ThreadExecutor, "stride", RemoteExecutor.stride)
+    assert learned(place, 1e-3, 1e-4) == pytest.approx(50, abs=1)
