@@ -39,9 +39,11 @@ def test_a_chunk_is_as_long_as_makes_it_worth_its_way(place, sending, tasks):
     assert learned(place, 1e-3, sending) == pytest.approx(tasks, abs=1)
 
 
-def test_long_tasks_travel_alone(place):
-    """What takes a second is nobody's to wait behind."""
-    assert learned(place, 1.0, 1e-6) == 1
+@pytest.mark.parametrize(("pace", "tasks"), [(0.0039, 10), (0.0045, 2), (0.011, 1), (1.0, 1)])
+def test_long_tasks_travel_alone(place, pace, tasks):
+    """Nobody waits behind what takes a second; and when a worker dies, the finished tasks of its
+    chunk run again: of 10 ms and more there are none."""
+    assert learned(place, pace, 1e-6) == tasks
 
 
 @pytest.mark.parametrize(("left", "tasks"), [(1000, 40), (100, 25), (8, 2), (2, 1)])
