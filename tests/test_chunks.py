@@ -52,6 +52,15 @@ def test_a_chunk_leaves_something_for_the_others(place, left, tasks):
     assert learned(place, 1e-3, 1e-6, left) == pytest.approx(tasks, abs=1)
 
 
+def test_a_few_short_tasks_among_longer_ones_change_nothing(place):
+    """Four of 2 ms after one of 20 ms: the next may take as long again."""
+    sizes = _ChunkSizes(place, None)
+    for pace in (0.02, *[0.002] * 4):
+        sizes.learn_sending(1e-6, 1)
+        sizes.learn(Report(0, [None], pace))
+    assert sizes.next(None) <= 3
+
+
 def test_a_longer_way_makes_longer_chunks(place, monkeypatch):
     """To an engine elsewhere tasks of 50 ms travel together."""
     monkeypatch.setattr(ff.ThreadExecutor, "stride", RemoteExecutor.stride)

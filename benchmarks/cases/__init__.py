@@ -61,6 +61,7 @@ CASES = {
         expressions.SUM,
         large_mean.CASE,
         regret.CASE,
+        regret.LONG_CASE,
         *course.CASES,
     )
 }

@@ -4,7 +4,9 @@
 
 Every map is a measurement for itself, with workers of its own, in a program of its own: all
 libraries are imported there, and nothing has been started. A contender at a time, in a new random
-order each round; after the first round only those go on that could still be the best.
+order each round; after the first round only those go on that could still be the best. Who is the
+best by these rounds then runs in turn with ``on="auto"``, and only those later rounds count: of 17
+contenders the one with the luckiest three rounds is not as fast as these three.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module, util
+from operator import truediv
 from statistics import geometric_mean, median
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks import tasks, work
 from benchmarks.cases.base import Case, Clock, Entrant, Goal, Metric, Sample, WrongAnswerError
@@ -29,6 +32,7 @@ Way = Callable[[Work, Sequence[Any]], list[Any]]
 CLOSE = 1.4  # times the best of the first round: who took longer is out
 KEPT = ("fanfold auto", "fanfold serial")
 PROBING = 0.005  # seconds that finding out may cost where it is more than 1 %
+LARGE = 2  # the most that maps of large values are made longer: all of them lie in memory
 
 
 # The workloads
@@ -61,7 +65,15 @@ def codes(share: float) -> Sequence[int]:
 
 
 def arrays(share: float) -> Sequence[Any]:
-    return [tasks.numbers(8) for _ in range(max(1, round(share * 200)))]
+    return [tasks.numbers(8) for _ in range(max(1, round(min(share, LARGE) * 200)))]
+
+
+def large_results(share: float) -> Sequence[int]:
+    return range(max(1, round(min(share, LARGE) * 200)))
+
+
+def single(share: float) -> Sequence[int]:
+    return [round(6_000_000 * share)]
 
 
 WORKLOADS = (
@@ -74,10 +86,10 @@ WORKLOADS = (
     Workload("short waits", work.nap, times(600, 0.003)),
     Workload("mixed", work.compute_and_wait, times(80, 80_000)),
     Workload("large inputs", tasks.total, arrays),
-    Workload("large results", work.blocks, numbered(200)),
+    Workload("large results", work.blocks, large_results),
     Workload("skewed", tasks.count, skewed),
     Workload("memory", work.stream, numbered(150)),
-    Workload("one task", tasks.count, times(1, 6_000_000)),
+    Workload("one task", tasks.count, single),
     Workload("failing", work.fail_or_count, codes),
 )
 
@@ -223,94 +235,139 @@ def digest(values: Sequence[Any]) -> bytes:
     return hashlib.sha256(pickle.dumps([float(value) for value in arrays])).digest()
 
 
+class Race(NamedTuple):
+    """The seconds of all who were near the best, in the rounds that find it, and then those of the
+    best and of those kept, round by round."""
+
+    qualifying: dict[str, list[float]]
+    best: str
+    final: dict[str, list[float]]
+
+
 def race(
     workload: Workload,
     share: float,
     rounds: int,
+    finals: int,
     workers: int,
     order: random.Random,
     others: int | None = None,
-) -> dict[str, list[float]]:
-    """Everybody's seconds, round by round; of others than those kept, so many."""
+) -> Race:
+    """``rounds`` to find the best, and ``finals``; of others than those kept, ``others`` start."""
     right = measure_apart(workload.name, share, "plain", workers)
-    running = list(ways(workers))
+
+    def measured(name: str) -> float:
+        found = measure_apart(workload.name, share, name, workers)
+        if found is None or right is None or found[1] != right[1]:
+            raise WrongAnswerError(f"{workload.name}: {name} gave no right answer")
+        return found[0]
+
+    starting = list(ways(workers))
     if others is not None:
-        running = [*KEPT, *order.sample([name for name in running if name not in KEPT], others)]
-    seconds: dict[str, list[float]] = {}
-    for number in range(rounds):
-        for name in order.sample(running, len(running)):
-            found = measure_apart(workload.name, share, name, workers)
-            if found is None or right is None or found[1] != right[1]:
-                print(f"{workload.name}: {name} gave no right answer", file=sys.stderr)
-                running.remove(name)
-                continue
-            seconds.setdefault(name, []).append(found[0])
-        if number == 0:
-            best = min(times[0] for times in seconds.values())
-            running = [name for name in running if name in KEPT or seconds[name][0] < CLOSE * best]
-    if "fanfold auto" not in running:
-        raise WrongAnswerError(f"on='auto' gave no right answer for {workload.name}")
-    return {name: times for name, times in seconds.items() if name in running}
+        starting = [*KEPT, *order.sample([name for name in starting if name not in KEPT], others)]
+    near = turns(starting, 1, measured, order)
+    limit = CLOSE * min(seconds for [seconds] in near.values())
+    near = {name: times for name, times in near.items() if name in KEPT or times[0] < limit}
+    for name, times in turns(list(near), rounds - 1, measured, order).items():
+        near[name] += times
+    by_time = sorted(near, key=lambda name: median(near[name]))
+    best = next(name for name in by_time if name != "fanfold auto")
+    final = turns(list(dict.fromkeys([*KEPT, best])), finals, measured, order)
+    return Race(near, best, final)
 
 
-def regret(seconds: dict[str, list[float]]) -> float:
-    """Our median over the least of the others' medians."""
-    others = [median(times) for name, times in seconds.items() if name != "fanfold auto"]
-    return median(seconds["fanfold auto"]) / min(others)
+def turns(
+    names: Sequence[str], rounds: int, measured: Callable[[str], float], order: random.Random
+) -> dict[str, list[float]]:
+    """Everybody's seconds, in rounds of a random order; who is wrong once has none."""
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name in order.sample(list(seconds), len(seconds)):
+            try:
+                seconds[name].append(measured(name))
+            except WrongAnswerError as error:
+                if name in KEPT:
+                    raise
+                print(error, file=sys.stderr)
+                del seconds[name]
+    return seconds
 
 
-def probing(seconds: dict[str, list[float]]) -> float:
+def regret(race: Race) -> float:
+    """How many times as long as the best on="auto" took: the median of the rounds."""
+    return median(map(truediv, race.final["fanfold auto"], race.final[race.best]))
+
+
+def probing(race: Race) -> float:
     """What finding out costs where nothing is to be gained, over what it may cost."""
-    ours, serial = median(seconds["fanfold auto"]), median(seconds["fanfold serial"])
+    ours, serial = (median(race.final[name]) for name in KEPT)
     return (ours - serial) / max(PROBING, 0.01 * serial)
 
 
 def measure(
-    entrant: Entrant, workers: int, percent: int, rounds: int, others: int | None
+    entrant: Entrant, workers: int, percent: int, rounds: int, finals: int, others: int | None
 ) -> Sample:
     prepare()
     order = random.Random(0)
     races = {
-        workload.name: race(workload, percent / 100, rounds, workers, order, others)
+        workload.name: race(workload, percent / 100, rounds, finals, workers, order, others)
         for workload in WORKLOADS
     }
-    ratios = {name: regret(seconds) for name, seconds in races.items()}
+    ratios = {name: regret(one) for name, one in races.items()}
     cost = max(probing(races[name]) for name in ("one task", "short"))
     return {"mean": geometric_mean(ratios.values()), "worst": max(ratios.values()),
             "probing": cost, **ratios}  # fmt: skip
 
 
-CASE = Case(
-    name="regret",
-    title='on="auto" beside the best of everybody, tuned by hand',
-    measure=measure,
-    entrants=(Entrant("fanfold"),),
-    metrics=(
-        Metric("mean", "x"),
-        Metric("worst", "x"),
-        Metric("probing", "x"),
-        *(Metric(workload.name, "x") for workload in WORKLOADS),
-    ),
-    goals=(
-        Goal("geometric mean of the regrets ≤ 1.05", "mean", at_most=1.05),
-        *(
-            Goal(f"regret, {workload.name} ≤ 1.10", workload.name, at_most=1.1)
-            for workload in WORKLOADS
+def case(name: str, title: str, percent: int, note: str) -> Case:
+    """The workloads, ``percent`` of their length."""
+    return Case(
+        name=name,
+        title=title,
+        measure=measure,
+        entrants=(Entrant("fanfold"),),
+        metrics=(
+            Metric("mean", "x"),
+            Metric("worst", "x"),
+            Metric("probing", "x"),
+            *(Metric(workload.name, "x") for workload in WORKLOADS),
         ),
-        Goal("finding out costs at most 1 % or 5 ms (of that)", "probing", at_most=1),
-    ),
-    sizes={
-        "full": {"percent": 100, "rounds": 3, "others": None},
-        "quick": {"percent": 25, "rounds": 3, "others": None},
-        "tiny": {"percent": 2, "rounds": 1, "others": 1},
-    },
-    note='The time of on="auto" over the least median of the others: serial, threads and processes '
-    "of fanfold, a plain map, multiprocessing.Pool and ThreadPool, ProcessPoolExecutor and "
-    "ThreadPoolExecutor, joblib with loky and with threads, mpire; with 2 workers or 60 threads, "
-    "and chunks as each has them, of one task, or one for each worker. Everybody starts and ends "
-    "its workers within the time, in a program of its own that has imported the libraries; Pool "
-    "and ProcessPoolExecutor fork, and find them imported.",
-    by_default=False,
+        goals=(
+            Goal("geometric mean of the regrets ≤ 1.05", "mean", at_most=1.05),
+            *(
+                Goal(f"regret, {workload.name} ≤ 1.10", workload.name, at_most=1.1)
+                for workload in WORKLOADS
+            ),
+            Goal("finding out costs at most 1 % or 5 ms (of that)", "probing", at_most=1),
+        ),
+        sizes={
+            "full": {"percent": percent, "rounds": 3, "finals": 9, "others": None},
+            "quick": {"percent": percent // 4, "rounds": 3, "finals": 3, "others": None},
+            "tiny": {"percent": 2, "rounds": 1, "finals": 1, "others": 1},
+        },
+        note=note,
+        by_default=False,
+    )
+
+
+CASE = case(
+    "regret",
+    'on="auto" beside the best of everybody, tuned by hand: maps of 10 to 500 ms',
+    100,
+    'The time of on="auto" over that of the best of: serial, threads and processes of fanfold, a '
+    "plain map, multiprocessing.Pool and ThreadPool, ProcessPoolExecutor and ThreadPoolExecutor, "
+    "joblib with loky and with threads, mpire; with 2 workers or 60 threads, and chunks as each "
+    "has them, of one task, or one for each worker. Three rounds find the best, nine more of the "
+    "two in turn count. Everybody starts and ends its workers within the time, in a program of its "
+    "own that has imported the libraries; Pool and ProcessPoolExecutor fork, and find them "
+    "imported.",
+)
+LONG_CASE = case(
+    "regret-long",
+    'on="auto" beside the best of everybody, tuned by hand: maps of seconds',
+    1000,
+    "The same with ten times as many tasks (of large inputs and large results twice as many), or a "
+    "task ten times as long where there is one.",
 )
 
 
@@ -320,9 +377,9 @@ def main(names: Sequence[str]) -> None:
     for workload in WORKLOADS:
         if names and workload.name not in names:
             continue
-        seconds = race(workload, 1.0, 3, 2, random.Random(0))
-        print(f"{workload.name}: {regret(seconds):.3f}")
-        for name, times in sorted(seconds.items(), key=lambda entry: median(entry[1])):
+        found = race(workload, 1.0, 3, 9, 2, random.Random(0))
+        print(f"{workload.name}: {regret(found):.3f} times {found.best}")
+        for name, times in sorted(found.qualifying.items(), key=lambda entry: median(entry[1])):
             shown = " ".join(f"{1000 * one:.1f}" for one in times)
             print(f"    {1000 * median(times):8.1f} ms  {name}  ({shown})", flush=True)
 

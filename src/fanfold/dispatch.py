@@ -24,7 +24,8 @@ Listener = Callable[[Event], None]
 _WORTH = 0.0005  # seconds of work below which a chunk is not worth its way
 _CHEAP = 0.05  # of the work, below which sending is cheap, and what is sent small
 _LONG = 0.04  # seconds of work in a chunk then: each takes half a millisecond from busy cores
-_SHORT = 0.004  # seconds of a task; a death that repeats many longer ones costs more than that
+_SHORT = 0.004  # seconds of a task then: a death that repeats many longer ones costs more
+_FADING = 0.8  # how much of what the slowest took still counts, a report later
 _GROWTH = 16  # how much larger than the largest so far a chunk may be
 _LONGEST = 1 << 16  # tasks in a chunk
 _AHEAD = 3  # chunks on their way, a worker
@@ -221,6 +222,7 @@ class _ChunkSizes:
         self._fixed = fixed
         self._largest = 1
         self._pace: float | None = None  # seconds a task, its sending included
+        self._slowest = 0.0  # the pace of the slowest chunk lately
         self._sending = 0.0
         self._target = executor.stride
 
@@ -248,7 +250,7 @@ class _ChunkSizes:
             return self._executor.first_chunk
         pace = max(self._pace, self._sending, 1e-8)
         cheap = self._sending < _CHEAP * pace and not self._executor.inline
-        target = max(self._target, _LONG) if cheap and pace < _SHORT else self._target
+        target = max(self._target, _LONG) if cheap and self._slowest < _SHORT else self._target
         size = min(target / pace, self._largest * _GROWTH, _LONGEST)
         if left is not None:
             fair = math.ceil(left / (2 * self._executor.workers))
@@ -258,6 +260,7 @@ class _ChunkSizes:
     def learn(self, report: Report) -> None:
         pace = report.work_time / len(report)
         self._pace = pace if self._pace is None else (self._pace + pace) / 2
+        self._slowest = max(pace, _FADING * self._slowest)
         self._largest = max(self._largest, len(report))
 
     def learn_sending(self, seconds: float, tasks: int) -> None:
