@@ -364,10 +364,10 @@ CASE = case(
 )
 LONG_CASE = case(
     "regret-long",
-    'on="auto" beside the best of everybody, tuned by hand: maps of seconds',
-    1000,
-    "The same with ten times as many tasks (of large inputs and large results twice as many), or a "
-    "task ten times as long where there is one.",
+    'on="auto" beside the best of everybody, tuned by hand: maps four times as long',
+    400,
+    "The same with four times as many tasks (of large inputs and large results twice as many), or a "
+    "task four times as long where there is one.",
 )
 
 
