@@ -366,8 +366,8 @@ LONG_CASE = case(
     "regret-long",
     'on="auto" beside the best of everybody, tuned by hand: maps four times as long',
     400,
-    "The same with four times as many tasks (of large inputs and large results twice as many), or a "
-    "task four times as long where there is one.",
+    "The same with four times as many tasks (of large inputs and large results twice as many), or "
+    "a task four times as long where there is one.",
 )
 
 
