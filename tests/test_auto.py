@@ -58,6 +58,14 @@ def test_the_cheapest_place_is_chosen(facts, place):
     assert choose(facts).place == place
 
 
+def test_to_fork_takes_the_callers_thread():
+    """Which does no task meanwhile, as it does while new interpreters start: what it would have
+    done by then is no work for two."""
+    short = COMPUTING._replace(pace=0.0003, cores=2, start="forked")
+    assert choose(short._replace(left=80)).place == "serial"
+    assert choose(short._replace(left=400)).place == "processes"
+
+
 def test_tasks_that_wait_get_more_threads_than_cores():
     """How many is a matter of how much they wait, and of how many there are."""
     waiting = COMPUTING._replace(busy=0.01, held=0.01, pace=0.1)

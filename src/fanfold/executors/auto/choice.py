@@ -18,7 +18,7 @@ Place = Literal["serial", "threads", "processes", "slurm", "pbs"]
 SHORT = 0.02  # seconds: shorter tasks are run in the caller's thread while workers start
 
 # Seconds, measured on the machine of docs/benchmarks.md.
-_START = {"cold": 0.04, "warm": 0.01, "forked": 0.005}  # of worker processes: see `Start`
+_START = {"cold": 0.04, "warm": 0.01, "forked": 0.018}  # of worker processes: see `Start`
 _START_THREADS = 4e-4  # of each thread
 _TASK = {"threads": 4e-6, "processes": 3e-6}  # for each task, at least: its way there and back
 _SWITCH = 1.15  # what threads that compete for the interpreter lose by handing it on
@@ -136,6 +136,8 @@ def _price(place: Place, facts: Facts, left: int, workers: int, *, started: bool
     sent = left * max(facts.sending, _TASK["processes"])
     if started:
         return left * together + sent
-    start = _START[facts.start] + (0 if facts.start == "forked" else facts.loading)
-    meanwhile = start / facts.pace if 0 < facts.pace < SHORT and facts.cores > 1 else 0
+    forked = facts.start == "forked"  # by the caller's thread, which does nothing else meanwhile
+    start = _START[facts.start] + (0 if forked else facts.loading)
+    goes_on = not forked and 0 < facts.pace < SHORT and facts.cores > 1
+    meanwhile = start / facts.pace if goes_on else 0
     return facts.function + start + max(0, left - meanwhile) * together + sent
