@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,9 @@ Array = np.ndarray[Any, Any]
 
 BLOCK = 2**18
 """Elements of a block: it stays in the caches of a core between being read and being computed."""
+
+_WRITTEN = 2
+"""Blocks of the result whose pages a thread keeps: where it has written, others may go on."""
 
 NARROW = 2**14
 """Elements of its last axis, where it is reduced: for sums of columns it must have some rows."""
@@ -83,16 +87,17 @@ def elements(
         raise UsageError("out lies in the file of an operand: write to another file")
     target = np.empty(shape, dtype) if out is None else out
     grid = Grid(shape, _block(operands, shape))
-    workers = _fitting(operands, grid.tile, 4 * target.itemsize, workers)
-    behind = 2 * workers  # where nobody writes any more
+    workers = _fitting(operands, grid.tile, (_WRITTEN + 2) * target.itemsize, workers)
 
     def work(pieces: Pieces) -> None:
+        written: deque[tuple[slice, ...]] = deque()
         for number in pieces:
             region = grid[number]
             part = _part(program, region)
             elementwise(part, _shape_of(region), target[region], 1, events)
-            if number >= behind:
-                let_go(target[grid[number - behind]])
+            written.append(region)
+            if len(written) > _WRITTEN:
+                let_go(target[written.popleft()])
 
     spread(work, len(grid), workers)
     let_go(target)
