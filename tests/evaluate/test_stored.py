@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,49 @@ def test_out_is_a_new_file(tmp_path: Path, save: Any, random: Make) -> None:
             same(np.asarray(found), in_numpy(text, a=a))
             same(np.load(tmp_path / "out.npy"), in_numpy(text, a=a))
     assert sorted(os.listdir(tmp_path)) == ["a.npy", "out.npy"]
+
+
+class HeldUp:
+    """Ones, of which one thread gets a block only when others have read five more."""
+
+    blocks = 96
+
+    def __init__(self, out: Path) -> None:
+        self._out, self._reads, self._slow = out, 0, 0
+        self._another = threading.Condition()
+        self.resident = 0  # bytes of the file ``out`` that were mapped, at most
+
+    def __stored__(self) -> stored.Stored:
+        shape = (self.blocks * stored.BLOCK,)
+        return stored.Stored(shape, np.dtype(float), "", self._read, lambda most: None, 8, 1 << 20)
+
+    def _read(self, region: tuple[slice, ...]) -> np.ndarray[Any, Any]:
+        with self._another:
+            self._reads += 1
+            self._another.notify_all()
+            self._slow = self._slow or threading.get_ident()
+            if self._slow == threading.get_ident():
+                wanted = min(self._reads + 5, self.blocks)
+                assert self._another.wait_for(lambda: self._reads >= wanted, timeout=60)
+            self.resident = max(self.resident, self._resident())
+        return np.ones(region[0].stop - region[0].start)
+
+    def _resident(self) -> int:
+        with open("/proc/self/smaps") as maps:
+            lines = list(maps)
+        [start] = (n for n, line in enumerate(lines) if self._out.name in line)
+        return int(lines[start + 4].removeprefix("Rss:").split()[0]) * 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells which pages are mapped")
+def test_who_is_held_up_keeps_no_pages(tmp_path: Path) -> None:
+    """While one thread is slow, what it writes is let go of as well: of a result in a file no more
+    than four blocks a thread are mapped, which is what the budget counts."""
+    held_up = HeldUp(tmp_path / "out.npy")
+    found = ff.evaluate("x + 1", {"x": held_up}, out=tmp_path / "out.npy", workers=2)
+    assert found.shape == (held_up.blocks * stored.BLOCK,)
+    assert (np.asarray(found) == 2).all()
+    assert 0 < held_up.resident <= 2 * 4 * stored.BLOCK * 8
 
 
 def test_out_may_replace_an_operand(tmp_path: Path, save: Any, random: Make) -> None:
