@@ -1,6 +1,7 @@
 """IPython engines as an executor, with real engines of a real ipyparallel."""
 
 import importlib.util
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import psutil
 import pytest
+import zmq
 
 import fanfold as ff
 from fanfold.executors.ipython.clusters import LocalCluster, _ending
@@ -30,7 +32,9 @@ def owner():
     cluster = LocalCluster(6)
     cluster.wait()
     with EngineExecutor(client=cluster.client) as engines:
-        engines.submit(np.sum, np.ones(1_000_000)).result()  # zmq keeps a thread for such arrays
+        table = np.ones(1_000_000)
+        cluster.client[:].apply_sync(np.sum, table)  # zmq keeps a thread for such arrays ...
+        engines.submit(abs, -1).result()  # ... and this executor one of its own
         yield engines
     cluster.stop()
 
@@ -191,10 +195,53 @@ def test_a_controller_that_is_gone(gate):
         gate.wait_for(1)
         for process in reversed(family(engines.client.cluster.controller.pid)):
             process.kill()
-        with pytest.raises(ff.EngineLost, match="its controller has ended"):
+        with pytest.raises(ff.EngineLost, match="controller has ended"):
             running.result(timeout=60)
         with pytest.raises(ff.EngineLost):
             engines.submit(abs, -1)
+
+
+def test_a_part_of_a_controller_that_is_gone(gate):
+    """Its queues are processes: without the one for direct messages the cluster is lost, too."""
+    with EngineExecutor(1) as engines:
+        running = engines.submit(gate.wait)
+        gate.wait_for(1)
+        controller = engines.client.cluster.controller
+        port = json.loads(Path(controller.connection_files["client"]).read_text())["mux"]
+        [queue] = [child for child in family(controller.pid)[1:] if port in listening(child)]
+        queue.kill()
+        with pytest.raises(ff.EngineLost, match="a part of its controller has ended"):
+            running.result(timeout=60)
+
+
+def listening(process):
+    return {place.laddr.port for place in process.net_connections() if place.status == "LISTEN"}
+
+
+def test_the_first_messages_are_lost(rc):
+    """An engine may be known before its queue knows it, and what is sent then is lost: engines are
+    greeted until they answer, and get no task before. Nothing stays that never comes back."""
+    path = rc.cluster.controller.connection_files["client"]
+    with zmq.Context() as context, ipyparallel.Client(path, context=context) as client:
+        lost = lose_first(client)
+        with EngineExecutor(2, client=client) as engines:
+            assert ff.map(abs, range(20), on=engines) == list(range(20))
+        assert len(lost) == 2
+        assert not client.outstanding
+
+
+def lose_first(client):
+    """The first call of this client for each engine goes nowhere; for which engines, so far."""
+    lost, send = [], client.session.send
+
+    def lossy(stream, message, *args, ident=None, **options):
+        if message["msg_type"] != "apply_request" or ident in lost:
+            return send(stream, message, *args, ident=ident, **options)
+        lost.append(ident)
+        return message
+
+    client.session.send = lossy
+    return lost
 
 
 def family(pid):

@@ -12,7 +12,6 @@ import secrets
 import shlex
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from typing import Any
 
 from fanfold.errors import SchedulerError, UsageError
 from fanfold.executors.base import StartupFailed
+from fanfold.executors.ipython.ports import checked, free_ports
 from fanfold.executors.remote.leash import leashed
 from fanfold.resources import Resources, blas_threads, cores, thread_environment
 from fanfold.schedulers.base import ENDED, Job, Scheduler
@@ -38,7 +38,6 @@ _GRACE = 1  # second between SIGTERM and SIGKILL
 _LOOK = 5.0  # seconds between looks at the queue of a scheduler
 _HEARTBEATS = 10  # missed, 3.5 seconds each, after which an engine ends without its controller
 _TURN = 0.02  # seconds between looks whether engines have come
-_PORTS = 15  # that engines and clients connect to
 
 _logger = logging.getLogger("fanfold")
 _silent = logging.getLogger("fanfold.ipyparallel")  # what its launchers say nobody need hear
@@ -49,8 +48,10 @@ _silent.propagate = False
 class JoinedCluster:
     """A cluster that somebody else started: it is left as it is.
 
-    ``name`` is in messages.
+    ``name`` is in messages. It is not ``young``: its engines can be reached.
     """
+
+    young = False
 
     def __init__(self, client: Any, name: str, context: Any = None) -> None:
         self.client = client
@@ -122,11 +123,13 @@ class _StartedCluster:
 
     name: str
     client: Any
+    young = True
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._cluster: Any = None
         self._context: Any = None
+        self._parts: list[Any] = []  # the processes of the controller: one for each of its queues
 
     def _start_controller(self, ports: Sequence[int] | None, *, everywhere: bool) -> None:
         self._cluster = _controller(self._folder, ports, everywhere)
@@ -143,10 +146,15 @@ class _StartedCluster:
         except (RuntimeError, TimeoutError) as error:
             said = _last_words(self._folder)
             raise StartupFailed(f"the controller did not start ({error}): {said}") from error
+        self._parts = self._cluster.controller.process.children()
 
     def trouble(self, alone: bool) -> str:
         """Why nothing can be expected of it, in words; "" otherwise. ``alone``: without engines."""
-        return "" if self._cluster.controller.process.is_running() else "its controller has ended"
+        if not _runs(self._cluster.controller.process):
+            return "its controller has ended"
+        if not all(map(_runs, self._parts)):
+            return "a part of its controller has ended"
+        return ""
 
     def exitcode(self, pid: int) -> int | None:
         """How the engine with this process id ended; None where that cannot be known."""
@@ -197,8 +205,9 @@ class LocalCluster(_StartedCluster):
         deadline = time.monotonic() + _PATIENCE
         while (here := len(self.client.ids)) < self._engines:
             ended = [code for code in map(_ending, _launchers(self._cluster)) if code is not None]
-            if ended or time.monotonic() > deadline:
-                why = f"one ended with status {ended[0]}" if ended else f"in {_PATIENCE:g} s"
+            trouble = f"one ended with status {ended[0]}" if ended else self.trouble(alone=True)
+            if trouble or time.monotonic() > deadline:
+                why = trouble or f"in {_PATIENCE:g} s"
                 raise StartupFailed(
                     f"{here} of {self._engines} engines started ({why}): "
                     f"{_last_words(self._folder)}"
@@ -339,10 +348,9 @@ def _controller(folder: str, ports: Sequence[int] | None, everywhere: bool = Fal
     from ipyparallel import Cluster
 
     config = _launching(folder)
+    ports = free_ports() if ports is None else checked(ports)
     options = ["--HeartMonitor.period=1000"]  # milliseconds; an engine is known from its first
-    if ports is not None:
-        _check_ports(ports)
-        options.append(f"--ports={','.join(map(str, ports))}")
+    options.append(f"--ports={','.join(map(str, ports))}")
     if everywhere:
         options.append("--IPController.enable_curve=True")
         config.ControllerLauncher.environment = {"IPP_SESSION_KEY": secrets.token_hex(32)}
@@ -375,21 +383,6 @@ def _launching(folder: str) -> Any:
     return config
 
 
-def _check_ports(ports: Sequence[int]) -> None:
-    if len(ports) < _PORTS:
-        raise UsageError(f"a controller needs {_PORTS} ports: ports= has {len(ports)}")
-    for port in ports:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("", port))
-            except OSError as error:
-                raise UsageError(
-                    f"port {port} cannot be used ({error.strerror}): give others in ports=, or "
-                    "None for any"
-                ) from error
-
-
 def _connection_file(profile: str | None, cluster_id: str | None) -> str:
     from IPython.core.profiledir import ProfileDir, ProfileDirError
     from IPython.paths import get_ipython_dir
@@ -413,6 +406,14 @@ def _launchers(cluster: Any) -> list[Any]:
         for engines in getattr(cluster, "engines", {}).values()
         for launcher in getattr(engines, "launchers", {}).values()
     ]
+
+
+def _runs(process: Any) -> bool:
+    import psutil
+
+    with suppress(psutil.Error):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def _end(cluster: Any) -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from fanfold.errors import EngineLost, UsageError
@@ -30,6 +30,9 @@ __all__ = ["EngineExecutor"]
 
 _SILENCE = 3.0  # seconds after which an engine with work is asked whether it lives
 _PATIENCE = 30  # looks, two a second, after which it should have answered
+_GREETING = 0.1  # seconds: an engine that has not said who it is after twice that is asked again
+_SETTLING = 60.0  # seconds for engines that have begun to answer
+_TURN = 0.005  # seconds between looks whether they have
 
 # Expressions that an engine evaluates: functions would have to fit its version of Python.
 _HOME = "__import__('fanfold.executors.ipython.engine', fromlist=['errand'])"
@@ -103,7 +106,10 @@ class EngineExecutor(RemoteExecutor):
             cluster = LocalCluster(max_workers or int(cores()), ports)
         try:
             cluster.wait()
-            super().__init__(_EngineSite(cluster, max_workers, targets), initializer, initargs)
+            site = _EngineSite(cluster, max_workers, targets)
+            if cluster.young:
+                site.settle()
+            super().__init__(site, initializer, initargs)
         except BaseException:
             cluster.stop()
             raise
@@ -163,6 +169,9 @@ class _Engine:
     near: bool = False  # does it see the segments of this process?
     has: set[str | None] = field(default_factory=set)  # what was published and sent to it
     posts: dict[str, _Post] = field(default_factory=dict)
+    met: bool = False  # has it answered? Before that it may be out of reach
+    greet_at: float = 0.0  # when it is to be greeted again, unless it has answered
+    greetings: list[Any] = field(default_factory=list)
     heard: float = field(default_factory=monotonic)  # when it was last known to live
     looks: int = 0  # since it was asked whether it lives
     answers: bool = False  # to such questions
@@ -227,30 +236,52 @@ class _EngineSite(Site):
         self._hand_out()
 
     def _welcome(self, number: int) -> None:
-        try:
+        with suppress(*self._no_such_engine):  # it has gone already
             engine = _Engine(number, self._client[number])
-            answer = engine.view.apply_async(self._hello, process_folder().roots[0])
-        except self._no_such_engine:
-            return  # it has gone already
-        self._engines[number] = engine
-        self._ask(engine)  # not all have a nanny: only who has answered once can fall silent
+            self._greet(engine)
+            self._engines[number] = engine
+            self._ask(engine)  # not all have a nanny: only who has answered once can fall silent
+
+    def _greet(self, engine: _Engine) -> None:
+        """Ask an engine who it is, again after twice the time: it may be busy, or out of reach.
+
+        ipyparallel counts an engine in before all its queues know it, and what they are given for
+        it until then is lost (https://github.com/ipython/ipyparallel/issues/476).
+        """
+        if monotonic() < engine.greet_at:
+            return
+        answer = engine.view.apply_async(self._hello, process_folder().roots[0])
+        engine.greetings.append(answer)
+        engine.greet_at = monotonic() + _GREETING * 2 ** len(engine.greetings)
         answer.add_done_callback(partial(self._met, engine))
+
+    def settle(self) -> None:
+        """Return when the engines that are there can be reached. Raises `StartupFailed`."""
+        deadline = monotonic() + _SETTLING
+        while unmet := [engine for engine in self._engines.values() if not engine.met]:
+            trouble = self._cluster.trouble(alone=False)
+            if trouble or monotonic() > deadline:
+                numbers = ", ".join(str(engine.number) for engine in unmet)
+                why = trouble or f"they do not answer in {_SETTLING:g} s"
+                raise StartupFailed(f"engines {numbers} of {self.name} cannot be reached: {why}")
+            with self._lock, suppress(*self._no_such_engine):
+                for engine in unmet:
+                    self._greet(engine)
+            sleep(_TURN)
 
     def _met(self, engine: _Engine, answer: Any) -> None:
         """An engine said who it is, and which versions it has."""
-        if answer.exception() is not None:
-            return  # it is gone, and `check` will see that
+        if engine.met or answer.exception() is not None:
+            return  # known already, or gone, and `check` will see that
+        for lost in engine.greetings[: engine.greetings.index(answer)]:  # answers keep their order
+            self._client.outstanding.difference_update(lost.msg_ids)
         engine.host, engine.pid, engine.near, *theirs = answer.result()
         engine.heard = monotonic()
         if tuple(theirs) != versions():
-            python, fanfold = theirs
-            here_python, here = versions()
-            self._unfit = StartupFailed(
-                f"engine {engine.number} of {self.name} runs Python {python} with "
-                f"{f'fanfold {fanfold}' if fanfold else 'no fanfold'}, and here is Python "
-                f"{here_python} with fanfold {here}: functions cannot travel between them. Start "
-                "the engines from the same environment, or one with the same versions"
-            )
+            self._unfit = _unfit(engine, self.name, *theirs)
+        with self._lock:
+            engine.met = True
+            self._hand_out()
 
     def check(self) -> None:
         if self._unfit is not None:
@@ -260,6 +291,8 @@ class _EngineSite(Site):
             for engine in list(self._engines.values()):
                 if engine.number not in here or self._is_silent(engine):
                     self._lose(engine)
+                elif not engine.met:
+                    self._greet(engine)
             self._meet()
             owed, self._owed = self._owed, []
             alone = not self._engines
@@ -325,9 +358,12 @@ class _EngineSite(Site):
         return post.future
 
     def _hand_out(self) -> None:
-        """Give engines what waits; without any it waits for the next one."""
-        while self._waiting and self._engines:
-            engine = min(self._engines.values(), key=lambda engine: len(engine.posts))
+        """Give engines what waits; the share of those who have not answered yet waits for them."""
+        while self._waiting and (met := [one for one in self._engines.values() if one.met]):
+            engine = min(met, key=lambda engine: len(engine.posts))
+            posts = len(self._waiting) + sum(len(one.posts) for one in met)
+            if len(engine.posts) * len(self._engines) >= posts:
+                return
             post = self._waiting[0]
             published = None
             if post.handle is not None and post.handle not in engine.has:
@@ -358,6 +394,7 @@ class _EngineSite(Site):
             if error is not None and getattr(error, "ename", "") == "EngineError":
                 self._lose(engine)
                 error = _EngineGoneError(engine)
+            self._hand_out()
         if error is None:
             if not post.future.done():
                 post.future.set_result(answer.result())
@@ -386,6 +423,16 @@ class _EngineSite(Site):
         for engine in self._engines.values():
             for post in engine.posts.values():
                 post.release()
+
+
+def _unfit(engine: _Engine, name: str, python: str, fanfold: str | None) -> StartupFailed:
+    here_python, here = versions()
+    return StartupFailed(
+        f"engine {engine.number} of {name} runs Python {python} with "
+        f"{f'fanfold {fanfold}' if fanfold else 'no fanfold'}, and here is Python "
+        f"{here_python} with fanfold {here}: functions cannot travel between them. Start "
+        "the engines from the same environment, or one with the same versions"
+    )
 
 
 def _heard(engine: _Engine) -> None:
