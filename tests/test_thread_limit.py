@@ -82,6 +82,20 @@ print(last, multiply(0) == last)
 
 
 @linux
+def test_tasks_that_wait_are_not_limited(tmp_path):
+    """Where the threads of a BLAS do nothing, nobody looks for it: that takes milliseconds."""
+    found = run(tmp_path, """
+def wait(number):
+    time.sleep(0.005)
+    return threads()
+np.ones((300, 300)) @ np.ones((300, 300))  # its threads are there
+time.sleep(0.5)  # and rest now: for a moment after their work they wait awake
+print(ff.map(wait, range(40), on="threads", workers=2) == [threads()] * 40)
+""")  # fmt: skip
+    assert found[0] == "True"
+
+
+@linux
 def test_no_threads_are_started_to_be_limited(tmp_path):
     """Where a BLAS has no threads, as after a fork, none are started; when tasks start them, they
     are limited."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from fanfold.errors import NotSerializable, UsageError
 from fanfold.executors import registry
 from fanfold.executors.auto.choice import SHORT, Choice, Facts, Place, choose
-from fanfold.executors.auto.forking import can_fork, forks
+from fanfold.executors.auto.forking import bury, can_fork, forks
 from fanfold.executors.auto.later import Later
 from fanfold.executors.auto.meter import Meter
 from fanfold.executors.auto.watch import Hurry, Watch
@@ -45,7 +45,7 @@ _PATIENCE = 0.02  # seconds between two looks at several places
 _SOON = 0.006  # seconds a task may take until workers are not forked when it ends, but started now
 _TINY = 2e-6  # seconds that a task takes, which nobody does quicker than the caller's thread
 _LITTLE = 0.01  # seconds of work that are not worth a thought
-_MOMENT = 1e-4  # seconds in which a place gets to tell what it has
+_MOMENT = 2e-5  # seconds in which a place gets to tell what it has
 
 
 class Decision(NamedTuple):
@@ -226,6 +226,7 @@ class _AutoStream(Stream):
         for branch in self._branches:
             branch.close()
         self._branches.clear()
+        bury()
 
     # In the caller's own thread
 

@@ -7,11 +7,14 @@ import signal
 import sys
 import threading
 import warnings
+from contextlib import suppress
 
 from fanfold.executors.auto.choice import Start
 from fanfold.executors.auto.watch import WATCHING
 
-__all__ = ["can_fork", "forks", "start_here"]
+__all__ = ["bury", "can_fork", "forks", "start_here"]
+
+_forked: list[int] = []
 
 
 def start_here() -> Start:
@@ -53,6 +56,13 @@ def _native_threads() -> int:
     return len(os.listdir("/proc/self/task")) - threading.active_count()
 
 
+def bury() -> None:
+    """Wait for those who were forked only to see who stays. (To end takes them milliseconds.)"""
+    while _forked:
+        with suppress(ChildProcessError):  # somebody else has waited for it
+            os.waitpid(_forked.pop(), 0)
+
+
 def _fork_once() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads: that is the question
@@ -60,4 +70,4 @@ def _fork_once() -> None:
     if child == 0:
         os._exit(0)
     os.kill(child, signal.SIGKILL)  # whatever it waits for
-    os.waitpid(child, 0)
+    _forked.append(child)

@@ -24,6 +24,7 @@ from fanfold.transport.spinning import SpinWait
 __all__ = ["Loop"]
 
 _MAIN_THREAD = threading.main_thread().ident
+_SHORTEST = 5e-4  # seconds: selectors wait for whole milliseconds, and such a wait for two
 _HANDOVER = 5e-3  # seconds without a helper until the loop's own thread goes on
 
 Events = list[tuple[selectors.SelectorKey, int]]
@@ -166,6 +167,8 @@ class Loop:
     def _go_round(self, limit: float | None, spin: SpinWait | None = None) -> None:
         pause = self._pause()
         wait = pause if limit is None else min(limit, pause)
+        if wait < _SHORTEST:
+            wait, spin = 0.0, None
         events = self._interrupts.select(self._selector, wait, spin)
         outer, self._runner = self._runner, threading.get_ident()
         try:
