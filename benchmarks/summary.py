@@ -43,7 +43,7 @@ class Verdict:
 
 def figure(rounds: Rounds, entrant: str, metric: str) -> Figure | None:
     """The metric of an entrant over the rounds."""
-    return Figure.of([samples[entrant][metric] for samples in rounds if entrant in samples])
+    return Figure.of([one[entrant][metric] for one in rounds if metric in one.get(entrant, {})])
 
 
 def ratio(rounds: Rounds, entrant: str, other: str, metric: str) -> Figure | None:

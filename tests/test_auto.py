@@ -58,12 +58,12 @@ def test_the_cheapest_place_is_chosen(facts, place):
     assert choose(facts).place == place
 
 
-def test_to_fork_takes_the_callers_thread():
-    """Which does no task meanwhile, as it does while new interpreters start: what it would have
-    done by then is no work for two."""
-    short = COMPUTING._replace(pace=0.0003, cores=2, start="forked")
-    assert choose(short._replace(left=80)).place == "serial"
-    assert choose(short._replace(left=400)).place == "processes"
+def test_copies_pay_sooner():
+    """Workers that are copies of the program start sooner than new interpreters, of which the first
+    is the slowest, and import nothing."""
+    short = COMPUTING._replace(pace=0.0003, cores=2, left=150, loading=0.0)
+    assert choose(short._replace(start="copied")).place == "processes"
+    assert choose(short._replace(start="cold")).place == "serial"
 
 
 def test_tasks_that_wait_get_more_threads_than_cores():
@@ -83,7 +83,7 @@ def test_nobody_knows_how_many_are_left():
 @given(
     left=st.integers(0, 10**7), pace=st.floats(0, 100), busy=st.floats(0, 1), held=st.floats(0, 1),
     sending=st.floats(0, 1), cores=st.integers(1, 64), workers=st.none() | st.integers(1, 64),
-    start=st.sampled_from(["cold", "warm", "forked"]),
+    start=st.sampled_from(["cold", "warm", "copied"]),
 )  # fmt: skip
 def test_there_is_always_a_choice(left, pace, busy, held, sending, cores, workers, start):
     """Whatever was measured, there is a place with a worker, and none is clearly cheaper."""
@@ -469,14 +469,15 @@ def mixture(task):
 # How it starts workers, and what it leaves as it was ----------------------------------------------
 
 PROGRAM = """
-import ctypes, os, sys, threading, time
-from fanfold.executors.auto.choice import Choice
-from fanfold.executors.auto.executor import AutoExecutor
+import ctypes, os, random, socket, sys, threading, time
 from fanfold.executors.auto.watch import WATCHING
+from fanfold.executors.pool.copied import Copied
 
-def forked():
-    with AutoExecutor().make(Choice("processes", 2, {})) as place:
-        print(place.submit(os.getppid).result() == os.getpid())
+def copied():
+    launcher = Copied.made(WATCHING)
+    print(launcher is not None)
+    if launcher is not None:
+        launcher.close()
 
 def in_thread(call, name):
     thread = threading.Thread(target=call, name=name, daemon=True)
@@ -490,35 +491,89 @@ def another_librarys_thread():
 
 
 @pytest.mark.parametrize(
-    ("lines", "forked"),
+    ("lines", "copied"),
     [
-        ("forked()", True),
-        ("in_thread(threading.Event().wait, WATCHING); forked()", True),
-        ("in_thread(forked, WATCHING).join()", False),
-        ("in_thread(threading.Event().wait, 'another'); forked()", False),
-        ("sys.modules['mpi4py.MPI'] = sys; forked()", False),
-        ("import numpy; forked()", True),
-        ("another_librarys_thread(); forked()", False),
-        ("import numpy; another_librarys_thread(); forked()", False),
-        ("import numpy; os.fork() or os._exit(0); another_librarys_thread(); forked()", False),
+        ("copied()", True),
+        ("in_thread(threading.Event().wait, WATCHING); copied()", True),
+        ("in_thread(copied, WATCHING).join()", False),
+        ("in_thread(threading.Event().wait, 'another'); copied()", False),
+        ("sys.modules['mpi4py.MPI'] = sys; copied()", False),
+        ("data = bytearray(os.urandom(1)) * (1 << 28); copied()", False),
+        ("file = open(sys.argv[0]); copied()", False),
+        ("connection = socket.socketpair(); copied()", False),
+        ("pipe = os.pipe(); copied()", False),
+        ("null = open(os.devnull); copied()", True),
+        ("import numpy; copied()", True),
+        ("another_librarys_thread(); copied()", False),
+        ("import numpy; another_librarys_thread(); copied()", False),
+        ("import numpy; os.fork() or os._exit(0); another_librarys_thread(); copied()", False),
     ],
     ids=[
-        "alone", "watched", "in the middle of a task", "another thread", "MPI", "BLAS",
-        "another library", "BLAS and another library", "another library instead of BLAS",
+        "alone", "watched", "in the middle of a task", "another thread", "MPI", "much memory",
+        "a file", "a connection", "a pipe", "nothing in the file", "BLAS", "another library",
+        "BLAS and another library", "another library instead of BLAS",
     ],
 )  # fmt: skip
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it never forks")
-def test_workers_are_forked_only_where_that_is_safe(tmp_path, lines, forked):
-    """Copies of a program start sooner. They are made between two tasks, in a program without other
-    threads: what such a thread holds would be held for ever in the copy. (Those of OpenBLAS, of
-    which there is one here, end before a fork.)"""
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it never copies")
+def test_programs_are_copied_only_where_that_is_safe(tmp_path, lines, copied):
+    """Between two tasks. Not where other threads are: what such a thread holds would be held for
+    ever in the copy. (Of those of OpenBLAS there is one here; they end before a fork.) Nor where
+    several copies would read and write in turn what is open. Nor where to copy would take long."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM + lines)
     done = subprocess.run(
         [sys.executable, str(program)], capture_output=True, text=True, timeout=60, check=False,
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "2"},
+        stdin=subprocess.DEVNULL, env={**os.environ, "OPENBLAS_NUM_THREADS": "2"},
     )  # fmt: skip
-    assert (done.stdout.strip(), done.stderr) == (str(forked), "")
+    assert (done.stdout.strip(), done.stderr) == (str(copied), "")
+
+
+DRAWING = """
+import random, sys, time
+import numpy as np
+
+loaded_by = __import__("os").getpid()
+draws = [np.random.random, np.random.standard_normal, np.random.default_rng(1).random,
+         np.random.RandomState(2).standard_normal, random.random, random.Random(3).gauss]
+held = [np.random.Generator(np.random.Philox(4)).integers]
+for draw in draws:
+    draw(*(0, 1) if "gauss" in draw.__name__ else ())  # of a pair the second is left
+
+def draw(number):
+    end = time.perf_counter() + 0.002
+    while time.perf_counter() < end:
+        pass
+    drawn = [one(*(0, 1) if "gauss" in one.__name__ else ()) for one in draws]
+    return loaded_by, drawn + [int(held[0](1 << 62))]
+"""
+
+DRAWN = """
+import os
+import drawing
+import fanfold as ff
+from fanfold.executors.auto.executor import AutoExecutor
+
+place = AutoExecutor(2, total=300)
+rows = ff.map(drawing.draw, range(300), on=place)
+assert [decision.choice.place for decision in place.decisions] == ["processes"]
+assert place.decisions[0].facts.start == "copied"
+assert {row[0] for row in rows} == {os.getpid()}, "the module was loaded again"
+print([len(set(column)) for column in zip(*(row[1] for row in rows))])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it never copies")
+@tried
+def test_copies_draw_random_numbers_of_their_own(tmp_path):
+    """Workers that are copies of the program have what it has loaded, and not what its random
+    generators will say next: no two tasks draw the same."""
+    (tmp_path / "drawing.py").write_text(DRAWING)
+    (tmp_path / "drawn.py").write_text(DRAWN)
+    done = subprocess.run(
+        [sys.executable, "drawn.py"], cwd=tmp_path, stdin=subprocess.DEVNULL, timeout=120,
+        capture_output=True, text=True, check=False, env={**os.environ, "FANFOLD_CORES": "2"},
+    )  # fmt: skip
+    assert (done.stdout.strip(), done.stderr) == (str([300] * 7), "")
 
 
 def test_the_switch_interval_is_as_it_was():

@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module, util
 from operator import truediv
 from statistics import geometric_mean, median
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import tasks, work
 from benchmarks.cases.base import Case, Clock, Entrant, Goal, Metric, Sample, WrongAnswerError
+from benchmarks.quiet import Cores
 
 Work = Callable[[Any], Any]
 Way = Callable[[Work, Sequence[Any]], list[Any]]
@@ -32,6 +34,7 @@ Way = Callable[[Work, Sequence[Any]], list[Any]]
 CLOSE = 1.4  # times the best of the first round: who took longer is out
 KEPT = ("fanfold auto", "fanfold serial")
 PROBING = 0.005  # seconds that finding out may cost where it is more than 1 %
+READY = b"ready"
 LARGE = 2  # the most that maps of large values are made longer: all of them lie in memory
 
 
@@ -209,13 +212,23 @@ def plain(func: Work, items: Sequence[Any]) -> list[Any]:
     return [func(item) for item in items]
 
 
-def measure_apart(name: str, share: float, way: str, workers: int) -> tuple[float, bytes] | None:
-    """Seconds that a map takes in a program of its own, and the `digest` of its results; None when
-    it fails. (A forked copy of this one would pay for each page of it that the way touches.)"""
+def started_apart(
+    name: str, share: float, way: str, workers: int
+) -> Callable[[], tuple[float, bytes] | None]:
+    """A program of its own that is ready for a map; called, it gives the seconds that the map takes
+    and the `digest` of its results, or None when it fails. (A forked copy of this one would pay for
+    each page of it that the way touches.)"""
     script = "from benchmarks.cases.regret import measure_here; measure_here()"
     command = [sys.executable, "-c", script, name, str(share), way, str(workers)]
-    said = subprocess.run(command, stdout=subprocess.PIPE).stdout
-    return pickle.loads(said) if said else None
+    program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert program.stdout is not None
+    program.stdout.read(len(READY))
+
+    def measure() -> tuple[float, bytes] | None:
+        said, _ = program.communicate(b"go")
+        return pickle.loads(said) if said else None
+
+    return measure
 
 
 def measure_here() -> None:
@@ -224,6 +237,9 @@ def measure_here() -> None:
     prepare()
     workload = next(one for one in WORKLOADS if one.name == name)
     items, known = workload.items(float(share)), {"plain": plain, **ways(int(workers))}
+    sys.stdout.buffer.write(READY)
+    sys.stdout.flush()
+    sys.stdin.read()
     with Clock() as clock:
         found = known[way](workload.func, items)
     sys.stdout.buffer.write(pickle.dumps((clock.seconds, digest(found))))
@@ -250,14 +266,15 @@ def race(
     rounds: int,
     finals: int,
     workers: int,
+    cores: Cores,
     order: random.Random,
     others: int | None = None,
 ) -> Race:
     """``rounds`` to find the best, and ``finals``; of others than those kept, ``others`` start."""
-    right = measure_apart(workload.name, share, "plain", workers)
+    right = started_apart(workload.name, share, "plain", workers)()
 
     def measured(name: str) -> float:
-        found = measure_apart(workload.name, share, name, workers)
+        found = cores.measured(partial(started_apart, workload.name, share, name, workers))
         if found is None or right is None or found[1] != right[1]:
             raise WrongAnswerError(f"{workload.name}: {name} gave no right answer")
         return found[0]
@@ -305,18 +322,25 @@ def probing(race: Race) -> float:
 
 
 def measure(
-    entrant: Entrant, workers: int, percent: int, rounds: int, finals: int, others: int | None
+    entrant: Entrant,
+    workers: int,
+    percent: int,
+    rounds: int,
+    finals: int,
+    others: int | None,
+    patience: int,
 ) -> Sample:
     prepare()
     order = random.Random(0)
-    races = {
-        workload.name: race(workload, percent / 100, rounds, finals, workers, order, others)
-        for workload in WORKLOADS
-    }
+    with Cores(patience) as cores:
+        races = {
+            one.name: race(one, percent / 100, rounds, finals, workers, cores, order, others)
+            for one in WORKLOADS
+        }
     ratios = {name: regret(one) for name, one in races.items()}
     cost = max(probing(races[name]) for name in ("one task", "short"))
     return {"mean": geometric_mean(ratios.values()), "worst": max(ratios.values()),
-            "probing": cost, **ratios}  # fmt: skip
+            "probing": cost, "quiet": cores.quiet, **ratios}  # fmt: skip
 
 
 def case(name: str, title: str, percent: int, note: str) -> Case:
@@ -330,6 +354,7 @@ def case(name: str, title: str, percent: int, note: str) -> Case:
             Metric("mean", "x"),
             Metric("worst", "x"),
             Metric("probing", "x"),
+            Metric("quiet", "", more=True),
             *(Metric(workload.name, "x") for workload in WORKLOADS),
         ),
         goals=(
@@ -341,9 +366,21 @@ def case(name: str, title: str, percent: int, note: str) -> Case:
             Goal("finding out costs at most 1 % or 5 ms (of that)", "probing", at_most=1),
         ),
         sizes={
-            "full": {"percent": percent, "rounds": 3, "finals": 9, "others": None},
-            "quick": {"percent": percent // 4, "rounds": 3, "finals": 3, "others": None},
-            "tiny": {"percent": 2, "rounds": 1, "finals": 1, "others": 1},
+            "full": {
+                "percent": percent,
+                "rounds": 3,
+                "finals": 9,
+                "others": None,
+                "patience": 2400,
+            },
+            "quick": {
+                "percent": percent // 4,
+                "rounds": 3,
+                "finals": 3,
+                "others": None,
+                "patience": 300,
+            },
+            "tiny": {"percent": 2, "rounds": 1, "finals": 1, "others": 1, "patience": 0},
         },
         note=note,
         by_default=False,
@@ -360,7 +397,8 @@ CASE = case(
     "has them, of one task, or one for each worker. Three rounds find the best, nine more of the "
     "two in turn count. Everybody starts and ends its workers within the time, in a program of its "
     "own that has imported the libraries; Pool and ProcessPoolExecutor fork, and find them "
-    "imported.",
+    "imported. What began or ended while a neighbour of this virtual machine slowed a core is "
+    "measured again, as long as 40 minutes in all last; quiet is the share that was not so.",
 )
 LONG_CASE = case(
     "regret-long",
@@ -377,8 +415,9 @@ def main(names: Sequence[str]) -> None:
     for workload in WORKLOADS:
         if names and workload.name not in names:
             continue
-        found = race(workload, 1.0, 3, 9, 2, random.Random(0))
-        print(f"{workload.name}: {regret(found):.3f} times {found.best}")
+        with Cores(patience=300) as cores:
+            found = race(workload, 1.0, 3, 9, 2, cores, random.Random(0))
+        print(f"{workload.name}: {regret(found):.3f} times {found.best} ({cores.quiet:.0%} quiet)")
         for name, times in sorted(found.qualifying.items(), key=lambda entry: median(entry[1])):
             shown = " ".join(f"{1000 * one:.1f}" for one in times)
             print(f"    {1000 * median(times):8.1f} ms  {name}  ({shown})", flush=True)

@@ -12,7 +12,7 @@ import pytest
 
 from fanfold.testing.functions import until
 
-MOMENTS = 15 if os.environ.get("FANFOLD_FAULTS") == "whole" else 3
+MOMENTS = 15 if os.environ.get("FANFOLD_FAULTS") == "whole" else 4
 
 LONG_MAP = """
     def task(n):
@@ -106,12 +106,14 @@ def test_interrupts_again_and_again(seed, start):
 
 BUSY = """
     import subprocess
+    from fanfold.executors.pool.copied import Copied
 
     def task(large):
         subprocess.Popen(["sleep", "999"])
         time.sleep(60)
 
-    pool = ff.ProcessExecutor(2, mp_context=sys.argv[1])
+    method = sys.argv[1]
+    pool = ff.ProcessExecutor(2, mp_context=Copied() if method == "copied" else method)
     pool.submit(abs, -1).result()
     say("begun")
     if sys.argv[2] == "busy":
@@ -138,7 +140,7 @@ ENDS = {
 }
 
 
-METHODS = ["forkserver", "fork", "spawn"]
+METHODS = ["forkserver", "fork", "spawn", "copied"]
 
 
 @pytest.mark.parametrize("state", ["busy", "idle"])

@@ -15,6 +15,7 @@ from typing import Any
 from fanfold.errors import NotSerializable, UsageError
 from fanfold.executors.base import Executor, MailboxStream, Stream, check_owner, worker_count
 from fanfold.executors.pool import launcher
+from fanfold.executors.pool.copied import Copied
 from fanfold.executors.pool.future import Future
 from fanfold.executors.pool.handle import WorkerLimits
 from fanfold.executors.pool.pool import Pool
@@ -39,7 +40,8 @@ class ProcessExecutor(Executor):
     """A pool of worker processes; takes what `concurrent.futures.ProcessPoolExecutor` takes.
 
     ``max_workers`` is by default the number of cores this process may use. ``mp_context`` is a
-    context of `multiprocessing` or just its name: "forkserver" (the default), "spawn" or "fork".
+    context of `multiprocessing` or just its name: "forkserver" (the default), "spawn" or "fork"; or
+    a launcher that is a copy of this program.
     After ``max_tasks_per_child`` tasks a worker is replaced.
 
     A worker may have ``max_memory_per_worker`` of memory of its own, in bytes or as "2GB" (see
@@ -81,17 +83,19 @@ class ProcessExecutor(Executor):
             if max_tasks_per_child < 1:
                 raise UsageError(f"max_tasks_per_child must be >= 1, not {max_tasks_per_child}")
         limits = WorkerLimits(max_tasks_per_child, read_memory(max_memory_per_worker))
-        method = _method(mp_context)
+        copied = mp_context if isinstance(mp_context, Copied) else None
+        method = _method(None if copied else mp_context)
         shares = _shares(gpus, max_workers, method)
         self.workers = worker_count(max_workers, len(shares) or cores, "max_workers")
-        if method != "fork":
+        if method != "fork" and copied is None:
             launcher.prepare()  # it starts while we go on
         self._folder = process_folder()
         first = None
         if initializer is not None:
             first = pack_function((initializer, initargs), self._folder.put)
         kind = ForkStarter if method == "fork" else Starter
-        starter = kind(method, self.workers, self._folder, first, shares)
+        connect = copied.connect if copied else launcher.connect
+        starter = kind(method, self.workers, self._folder, first, shares, connect)
         self._pool = Pool(self.workers, starter, limits)
         self._owner = os.getpid()
         self._calls: OrderedDict[int, Remembered[PooledCall]] = OrderedDict()

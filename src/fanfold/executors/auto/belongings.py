@@ -44,7 +44,7 @@ class Belongings:
         yield "the environment variables", os.environ.copy()
         if "random" in sys.modules:
             yield "the state of the module random", sys.modules["random"].getstate()
-        if "numpy.random" in sys.modules:
+        if hasattr(sys.modules.get("numpy.random"), "get_state"):  # a task may just import it
             _, state, position, *_ = sys.modules["numpy.random"].get_state()
             yield "NumPy's global random state", (state.tobytes(), position)
         for name, value in list(self._scope.items()):

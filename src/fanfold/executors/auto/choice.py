@@ -12,13 +12,13 @@ from typing import Literal, NamedTuple
 
 __all__ = ["SHORT", "Choice", "Facts", "Place", "Start", "choose"]
 
-Start = Literal["cold", "warm", "forked"]  # the first of this program, later ones, and its copies
+Start = Literal["cold", "warm", "copied"]  # the first of this program, later ones, its copies
 Place = Literal["serial", "threads", "processes", "slurm", "pbs"]
 
 SHORT = 0.02  # seconds: shorter tasks are run in the caller's thread while workers start
 
 # Seconds, measured on the machine of docs/benchmarks.md.
-_START = {"cold": 0.04, "warm": 0.01, "forked": 0.018}  # of worker processes: see `Start`
+_START = {"cold": 0.04, "warm": 0.01, "copied": 0.005}  # of worker processes: see `Start`
 _START_THREADS = 4e-4  # of each thread
 _TASK = {"threads": 4e-6, "processes": 3e-6}  # for each task, at least: its way there and back
 _SWITCH = 1.15  # what threads that compete for the interpreter lose by handing it on
@@ -36,8 +36,8 @@ class Facts(NamedTuple):
     ``left`` tasks wait (None: nobody knows how many); one takes ``pace`` seconds alone. Meanwhile
     it keeps ``busy`` cores busy, and holds the interpreter's lock for the share ``held`` of the
     time. To send its input and its result takes ``sending`` seconds, to send the function
-    ``function`` seconds; a new worker process then imports for ``loading`` seconds, unless it is
-    forked: ``start`` says how it would begin. ``done`` tasks have ended. At most ``room`` tasks
+    ``function`` seconds; a new worker process then imports for ``loading`` seconds: ``start`` says
+    how it would begin. ``done`` tasks have ended. At most ``room`` tasks
     find memory at a time (None: no matter). ``barred`` says of places why they are out of the
     question. ``allowed`` is a scheduler that may be used, and how many tasks run there at once
     (None: as many as pay).
@@ -136,8 +136,7 @@ def _price(place: Place, facts: Facts, left: int, workers: int, *, started: bool
     sent = left * max(facts.sending, _TASK["processes"])
     if started:
         return left * together + sent
-    forked = facts.start == "forked"  # by the caller's thread, which does nothing else meanwhile
-    start = _START[facts.start] + (0 if forked else facts.loading)
-    goes_on = not forked and 0 < facts.pace < SHORT and facts.cores > 1
+    start = _START[facts.start] + facts.loading
+    goes_on = 0 < facts.pace < SHORT and facts.cores > 1
     meanwhile = start / facts.pace if goes_on else 0
     return facts.function + start + max(0, left - meanwhile) * together + sent

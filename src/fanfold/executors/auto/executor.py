@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from fanfold.errors import NotSerializable, UsageError
 from fanfold.executors import registry
 from fanfold.executors.auto.choice import SHORT, Choice, Facts, Place, choose
-from fanfold.executors.auto.forking import bury, can_fork, forks
 from fanfold.executors.auto.later import Later
 from fanfold.executors.auto.meter import Meter
-from fanfold.executors.auto.watch import Hurry, Watch
+from fanfold.executors.auto.watch import WATCHING, Hurry, Watch
 from fanfold.executors.base import Executor, Stream, report_of, worker_count
+from fanfold.executors.pool.copied import Copied, can_copy
 from fanfold.executors.work.runner import Runner
 from fanfold.tasks import Activity, Call, Chunk, Report
 
@@ -42,7 +42,7 @@ _AHEAD = 3  # such pieces on their way, a worker
 _STOCK = 1024  # tasks in a first chunk: while a long task runs here, nobody else brings any
 _SERVICE = 0.1  # seconds between two looks, of a thread that feeds the workers meanwhile
 _PATIENCE = 0.02  # seconds between two looks at several places
-_SOON = 0.006  # seconds a task may take until workers are not forked when it ends, but started now
+_SOON = 0.006  # seconds a task may take until workers are not copied when it ends, but started now
 _TINY = 2e-6  # seconds that a task takes, which nobody does quicker than the caller's thread
 _LITTLE = 0.01  # seconds of work that are not worth a thought
 _MOMENT = 2e-5  # seconds in which a place gets to tell what it has
@@ -107,15 +107,15 @@ class AutoExecutor(Executor):
     def activity(self) -> list[Activity]:
         return [] if self._place is None else self._place.activity()
 
-    def make(self, choice: Choice) -> Executor:
-        """The executor to go on in; earlier ones are left to end what they have."""
+    def make(self, choice: Choice, copied: Copied | None) -> Executor:
+        """The executor to go on in; earlier ones are left to end what they have. ``copied`` starts
+        worker processes."""
         if isinstance(self._allowed, Executor) and choice.place == self._allowed.name:
             self._place = self._allowed
         elif choice.place == self._allowed:
             self._place = registry.make(choice.place, elements=choice.workers)
         else:
-            forked = choice.place == "processes" and forks()
-            options = {"mp_context": "fork"} if forked else {}
+            options = {} if copied is None else {"mp_context": copied}
             self._place = registry.make(choice.place, choice.workers, **options)
         self.workers = choice.workers
         self.batch = self._place.batch  # type: ignore[misc]  # from now on
@@ -172,6 +172,7 @@ class _AutoStream(Stream):
         self._reports: deque[Report] = deque()  # taken in while the caller's thread was at work
         self._runner: Runner | None = None
         self._branches: list[_Branch] = []
+        self._copied: Copied | None = None
         self._later: Later | None = None
         self._woken = threading.Event()
         self._here = True
@@ -226,7 +227,8 @@ class _AutoStream(Stream):
         for branch in self._branches:
             branch.close()
         self._branches.clear()
-        bury()
+        if self._copied is not None:
+            self._copied.close()
 
     # In the caller's own thread
 
@@ -359,7 +361,8 @@ class _AutoStream(Stream):
                     self._watch.count_queue()
                     facts = self._meter.facts(self._watch.window, running)
                 choice = choose(facts)
-                if choice.place == "processes" and 0 < (running or 0) < _SOON and can_fork():
+                soon = 0 < (running or 0) < _SOON
+                if choice.place == "processes" and soon and can_copy(WATCHING):
                     self._thought = 0.0  # again at each look: no fork in the middle of a task
                     return
                 self._follow(facts, choice)
@@ -395,11 +398,14 @@ class _AutoStream(Stream):
 
         The task that runs here meanwhile keeps so many cores ``busy``.
         """
-        if choice.place == "processes" and self._watch.running:
-            self._hurry.begin()
+        if choice.place == "processes":
+            if self._watch.running:
+                self._hurry.begin()
+            elif self._copied is None:
+                self._copied = Copied.made(WATCHING)
         if choice.place == "threads":
             self._watch.calm()
-        place = self._owner.make(choice)
+        place = self._owner.make(choice, self._copied if choice.place == "processes" else None)
         if self._watch.running and choice.place == "processes" and busy > 0.5:
             self._leave_core(place, choice.workers)
         branch = _Branch(place, self._call, ours=self._owner.owns(place))  # may raise

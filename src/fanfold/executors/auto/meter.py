@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
 from fanfold.executors.auto.belongings import Belongings
-from fanfold.executors.auto.choice import Facts, Place
-from fanfold.executors.auto.forking import start_here
+from fanfold.executors.auto.choice import Facts, Place, Start
 from fanfold.executors.auto.sizes import loading_time, sending_time, why_not_sent
-from fanfold.executors.auto.watch import Window, programs_since
+from fanfold.executors.auto.watch import WATCHING, Window, programs_since
+from fanfold.executors.pool.copied import can_copy
 from fanfold.executors.work.memory import own_memory
 from fanfold.resources import cores as cores_here
 from fanfold.tasks import Call, Chunk, Report
@@ -151,8 +152,8 @@ class Meter:
     def _facts(self, pace: float, busy: float, held: float) -> Facts:
         left = None if self._total is None else int(self.left)
         sending = sending_time(self._input) + sending_time(self._result)
-        start = start_here()
-        loading = 0.0 if start == "forked" else max(self.importing, self._loading)
+        start = _start()
+        loading = 0.0 if start == "copied" else max(self.importing, self._loading)
         return Facts(
             left, pace, busy, held, sending, self._function, self.done, self.cores,
             self._wanted, start, loading, self._room(), tuple(self._barred.items()), self._allowed,
@@ -173,3 +174,10 @@ class Meter:
         import psutil  # late: it is needed only here
 
         return max(1, int(psutil.virtual_memory().available / self.memory))
+
+
+def _start() -> Start:
+    """How worker processes would be started by the thread that asks."""
+    if threading.current_thread() is threading.main_thread() and can_copy(WATCHING):
+        return "copied"
+    return "warm" if "fanfold.executors.pool.starter" in sys.modules else "cold"

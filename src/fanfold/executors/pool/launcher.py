@@ -27,11 +27,14 @@ import signal
 import socket
 import sys
 import threading
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fanfold.transport.channel import Channel, ChannelClosed
 
-__all__ = ["WorkerSettings", "connect", "main"]
+if TYPE_CHECKING:
+    from fanfold.executors.pool.generators import Generators
+
+__all__ = ["WorkerSettings", "close_all_but", "connect", "connection", "main"]
 
 _PACKAGE_ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3))
 _BOOTSTRAP = (
@@ -42,9 +45,10 @@ _START_DESCRIPTORS = 4
 
 
 class WorkerSettings(NamedTuple):
-    """How the workers of a pool are started: ``method`` is ``"forkserver"`` or ``"spawn"``."""
+    """How the ``workers`` of a pool are started: ``method`` is ``"forkserver"`` or ``"spawn"``."""
 
     method: str
+    workers: int
     environment: dict[str, str]
     folder: str
     affinity: frozenset[int] | None
@@ -83,12 +87,7 @@ class _Launcher:
         return self.driver == os.getpid() and self._process.poll() is None
 
     def connect(self) -> socket.socket:
-        ours, theirs = socket.socketpair()
-        with theirs, contextlib.ExitStack() as on_failure:
-            on_failure.enter_context(ours)
-            socket.send_fds(self._socket, [b"+"], [theirs.fileno()])
-            on_failure.pop_all()
-        return ours
+        return connection(self._socket)
 
     def close(self) -> None:
         """Let it end, as it does when its control socket closes; unless it is another process's."""
@@ -96,6 +95,16 @@ class _Launcher:
         if self.driver == os.getpid():
             with contextlib.suppress(Exception):  # it did not end in time: it will
                 self._process.wait(timeout=1)
+
+
+def connection(control: socket.socket) -> socket.socket:
+    """A new one to the launcher at the other end of ``control``."""
+    ours, theirs = socket.socketpair()
+    with theirs, contextlib.ExitStack() as on_failure:
+        on_failure.enter_context(ours)
+        socket.send_fds(control, [b"+"], [theirs.fileno()])
+        on_failure.pop_all()
+    return ours
 
 
 _lock = threading.Lock()
@@ -183,10 +192,11 @@ class _Connection:
 
 
 class _Server:
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, generators: Generators | None) -> None:
         self._control = control
         self._connections: dict[int, _Connection] = {}
-        self._warm = False
+        self._generators = generators
+        self._warm = generators is not None
         self._closing: list[_Connection] = []
         self._roots: set[str] = set()  # where the driver and its workers keep segments
         self._selector = selectors.DefaultSelector()
@@ -266,7 +276,7 @@ class _Server:
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _be_worker(settings, descriptors, number, parent)
+            _be_worker(settings, descriptors, number, parent, self._generators)
         with contextlib.suppress(OSError):
             os.setpgid(pid, pid)  # the child does it too: whoever is first
         for descriptor in descriptors:
@@ -336,7 +346,13 @@ def _kill_group(pid: int, signum: int) -> None:
         os.killpg(pid, signum)
 
 
-def _be_worker(settings: WorkerSettings, descriptors: list[int], number: int, parent: int) -> None:
+def _be_worker(
+    settings: WorkerSettings,
+    descriptors: list[int],
+    number: int,
+    parent: int,
+    generators: Generators | None,
+) -> None:
     """In the new process: become worker ``number``; never returns."""
     code = 1
     try:
@@ -356,12 +372,16 @@ def _be_worker(settings: WorkerSettings, descriptors: list[int], number: int, pa
                 os.sched_setaffinity(0, settings.affinity)
         if settings.method == "spawn":
             _become_interpreter(settings, channel, mark)
-        _close_all_but({0, 1, 2, channel, mark})
+        close_all_but({0, 1, 2, channel, mark})
         os.environ.clear()
         os.environ.update(settings.environment)
         from fanfold.executors.pool import worker
 
-        code = worker.main(channel, mark)
+        if generators is None:
+            code = worker.main(channel, mark)
+        else:
+            generators.renew()
+            code = worker.main(channel, mark, settings.workers)
     except BaseException:  # noqa: BLE001 - nothing may return into the launcher's loop
         import traceback
 
@@ -382,7 +402,7 @@ def _become_interpreter(settings: WorkerSettings, channel: int, mark: int) -> No
     os.execve(sys.executable, arguments, settings.environment)  # noqa: S606 - no shell
 
 
-def _close_all_but(kept: set[int]) -> None:
+def close_all_but(kept: set[int]) -> None:
     limits = [*sorted(kept), max(max(kept) + 1, os.sysconf("SC_OPEN_MAX"))]
     low = 0
     for descriptor in limits:
@@ -411,12 +431,16 @@ def _load_prctl() -> Any:
 _prctl: Any = None
 
 
-def main(descriptor: int) -> None:
-    """The launcher process: serve until the driver's end of ``descriptor`` closes."""
+def main(descriptor: int, generators: Generators | None = None) -> None:
+    """The launcher process: serve until the driver's end of ``descriptor`` closes.
+
+    ``generators`` has the launcher that is a copy of the driver: its workers begin with what the
+    driver had loaded, but for the numbers that are to come.
+    """
     global _prctl
     _prctl = _load_prctl()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whoever started us may have blocked some
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     from fanfold.executors.pool import worker  # noqa: F401 - loaded once here, not once a worker
 
-    _Server(socket.socket(fileno=descriptor)).serve()
+    _Server(socket.socket(fileno=descriptor), generators).serve()

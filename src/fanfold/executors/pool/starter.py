@@ -17,7 +17,7 @@ import socket
 import sys
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -44,6 +44,7 @@ class Starter:
 
     ``shares`` of the machine's GPUs, one a worker, are variables of its environment. A share is
     free again when its worker has ended, not before: so a new worker has the place of a dead one.
+    ``connect`` connects to the launcher.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Starter:
         folder: SegmentFolder,
         initializer: Packed | None,
         shares: Sequence[dict[str, str]] = (),
+        connect: Callable[[], socket.socket] = launcher.connect,
     ) -> None:
         fill_standard_descriptors()
         self._number = next(_numbers)
@@ -62,6 +64,7 @@ class Starter:
         self._folder = folder
         self._initializer = initializer
         self._shares = shares
+        self._connect = connect
         self._holders: dict[int, int] = {}  # which worker has which share
         self._kernel_kills: KernelKills | None = None
 
@@ -112,7 +115,7 @@ class Starter:
 
     def connect(self) -> Channel | None:
         """Connect to the launcher, a new one if the last has died; its channel, to be watched."""
-        self._socket = launcher.connect()
+        self._socket = self._connect()
         _driver_sockets.add(self._socket)
         self._connection = Channel(self._socket)
         self._connection.send(pickle.dumps(("setup", self._settings())))
@@ -131,6 +134,7 @@ class Starter:
             folder = "/"
         return WorkerSettings(
             method=self._method,
+            workers=self._workers,
             environment=self._environment(),
             folder=folder,
             affinity=frozenset(os.sched_getaffinity(0))
