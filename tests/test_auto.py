@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -353,6 +353,13 @@ def test_changes_of_the_program_are_seen(change, tmp_path, monkeypatch):
 
 
 @tried
+def test_what_is_just_imported_has_not_changed(monkeypatch):
+    """A task may be in the middle of the import of NumPy's generators when they are looked at."""
+    before = Belongings(abs)
+    monkeypatch.setitem(sys.modules, "numpy.random", ModuleType("numpy.random"))
+    assert before.changed() is None
+
+
 def test_no_input_and_one():
     """Nothing to do is done at once; one task runs here."""
     assert decided(nap, []) == ([], ["serial"])

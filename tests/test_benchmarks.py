@@ -31,6 +31,7 @@ from benchmarks.ways import WAYS  # noqa: E402
 
 from fanfold.testing.functions import until  # noqa: E402
 
+MEASURED = {name: case for name, case in CASES.items() if name != "regret-long"}  # as "regret"
 PLAN = run.Plan(repeats=2, size="tiny", workers=2, limit=120, seed=0)
 
 
@@ -44,7 +45,7 @@ def installed(contender: str) -> str:
     return contender
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+@pytest.mark.parametrize("case", MEASURED.values(), ids=list(MEASURED))
 def test_every_case_runs_with_fanfold(case: Case) -> None:
     """A case, in its tiny size, gets right results from fanfold and a number for each metric."""
     assert set(sample_of(case, installed(case.subject))) == {metric.name for metric in case.metrics}

@@ -93,17 +93,20 @@ class Dispatch:
 
     def _counted(self, reports: Iterator[Report]) -> Iterator[Report]:
         for report in reports:
-            yield report
-            self._taken += len(report)
+            yield from self._taken_by_consumer(report)
 
     def _in_order(self, reports: Iterator[Report]) -> Iterator[Report]:
         early: dict[int, Report] = {}
         for report in reports:
             early[report.first] = report
             while self._taken in early:
-                following = early.pop(self._taken)
-                yield following
-                self._taken += len(following)
+                yield from self._taken_by_consumer(early.pop(self._taken))
+
+    def _taken_by_consumer(self, report: Report) -> Iterator[Report]:
+        began = perf_counter()
+        yield report
+        self._sizes.learn_taking(perf_counter() - began, len(report))
+        self._taken += len(report)
 
     def _drive(self, stream: Stream, source: Source) -> Iterator[Report]:
         self._send(stream, source)
@@ -224,6 +227,7 @@ class _ChunkSizes:
         self._pace: float | None = None  # seconds a task, its sending included
         self._slowest = 0.0  # the pace of the slowest chunk lately
         self._sending = 0.0
+        self._taking = 0.0  # seconds that the consumer takes for a result
         self._target = executor.stride
 
     @property
@@ -251,7 +255,7 @@ class _ChunkSizes:
         pace = max(self._pace, self._sending, 1e-8)
         cheap = self._sending < _CHEAP * pace and not self._executor.inline
         target = max(self._target, _LONG) if cheap and self._slowest < _SHORT else self._target
-        size = min(target / pace, self._largest * _GROWTH, _LONGEST)
+        size = min(target / max(pace, self._taking), self._largest * _GROWTH, _LONGEST)
         if left is not None:
             fair = math.ceil(left / (2 * self._executor.workers))
             size = min(size, max(fair, _WORTH / pace))
@@ -265,6 +269,9 @@ class _ChunkSizes:
 
     def learn_sending(self, seconds: float, tasks: int) -> None:
         self._sending = (self._sending + seconds / tasks) / 2
+
+    def learn_taking(self, seconds: float, tasks: int) -> None:
+        self._taking = (self._taking + seconds / tasks) / 2
 
 
 def _total(inputs: Iterable[Any], only: Sequence[range] | None) -> int | None:

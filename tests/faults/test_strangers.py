@@ -16,6 +16,7 @@ from tests.faults.test_deaths import runs
 
 import fanfold as ff
 from fanfold.errors import WorkerDied
+from fanfold.executors.pool.copied import Copied
 from fanfold.testing.functions import until
 from fanfold.transport.segments import process_folder
 
@@ -193,7 +194,8 @@ def test_death_before_reading(method):
         assert [future.result(timeout=60) for future in futures] == [100_000] * 50
 
 
-def test_launcher_killed(log, gate):
+@pytest.mark.parametrize("copied", [False, True], ids=["usual", "copied"])
+def test_launcher_killed(copied, log, gate):
     """L02: when somebody kills the launcher of the workers, the tasks that ran fail as if their
     workers had been killed, no other does, and the pool goes on with a new one."""
 
@@ -211,7 +213,8 @@ def test_launcher_killed(log, gate):
         until(lambda: not runs(pid), "its worker to end")
         gate.open()
 
-    with ff.ProcessExecutor(2) as pool:
+    copy = Copied() if copied else None
+    with ff.ProcessExecutor(2, mp_context=copy) as pool:
         launcher = psutil.Process(pool.submit(os.getppid).result())
         killer = threading.Thread(target=kill)
         killer.start()
@@ -223,3 +226,5 @@ def test_launcher_killed(log, gate):
             n: n * n for n in range(TASKS) if n not in lost
         }
         assert ff.map(task, range(4), on=pool) == [0, 1, 4, 9]
+    if copy is not None:
+        copy.close()
