@@ -1,5 +1,7 @@
 """How many tasks travel together: a calculation, from what was measured."""
 
+import time
+
 import pytest
 
 import fanfold as ff
@@ -65,3 +67,21 @@ def test_a_longer_way_makes_longer_chunks(place, monkeypatch):
     """To an engine elsewhere tasks of 50 ms travel together."""
     monkeypatch.setattr(ff.ThreadExecutor, "stride", RemoteExecutor.stride)
     assert learned(place, 1e-3, 1e-4) == pytest.approx(50, abs=1)
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.001, 2), (0.008, 1)])
+def test_a_busy_worker_has_one_more_chunk_of_short_tasks(seconds, most):
+    """So it goes on while the driver is busy. Of longer tasks somebody else may be sooner."""
+
+    def spin(_, seconds=seconds):
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            pass
+
+    given = []  # chunks of more than 7 ms that a worker has
+    with ff.ProcessExecutor(2) as pool:
+        for _ in ff.imap(spin, range(int(1 / seconds)), on=pool):
+            with pool._pool._lock:
+                workers = [list(one.outstanding.values()) for one in pool._pool._workers.values()]
+            given += [sum(one.expected() > 7e-3 for one in chunks) for chunks in workers]
+    assert max(given) == most

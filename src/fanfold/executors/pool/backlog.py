@@ -28,6 +28,11 @@ class Backlog:
         return iter(self._queue)
 
     @property
+    def plenty(self) -> bool:
+        """Would each worker get something if one got two?"""
+        return len(self._queue) > self._workers
+
+    @property
     def suspect_first(self) -> bool:
         """The next shipment may have ended a worker before: it travels alone."""
         return bool(self._queue) and self._queue[0].deaths > 0

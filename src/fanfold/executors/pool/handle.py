@@ -19,6 +19,7 @@ from fanfold.transport.segments import claim
 __all__ = ["WorkerHandle", "WorkerLimits"]
 
 _AHEAD = 5e-3  # seconds of work a busy worker may have waiting
+_SHORT = 4e-3  # seconds of a task of which a busy worker may have more waiting
 _UNKNOWN = 1.0  # seconds: a task of unknown length lets nothing wait behind it
 
 
@@ -68,6 +69,15 @@ class WorkerHandle:
         message.
         """
         return self.load < _AHEAD and len(self.outstanding) <= max(1, self.batch // 2)
+
+    @property
+    def takes_another(self) -> bool:
+        """May a chunk wait there, so that the worker does not wait for a driver that is busy? It is
+        given back when a task turns out long."""
+        return len(self.outstanding) == 1 and all(
+            one.stop - one.start > 1 and (one.call.pace or _UNKNOWN) < _SHORT
+            for one in self.outstanding.values()
+        )
 
     @property
     def quarantined(self) -> bool:

@@ -1,7 +1,6 @@
 """The pool of worker processes, seen from the driver.
 
-Each worker has a channel of its own. One thread waits for all of them, and any thread may hand work
-over: to a worker that is free, or to the queue, so that small tasks travel together when that pays.
+Each worker has a channel of its own. One thread waits for all; any may hand work over, or queue it.
 """
 
 from __future__ import annotations
@@ -178,7 +177,8 @@ class Pool:
         """The worker that should get the next batch; starts one when all are busy."""
         best = None
         for worker in self._workers.values():
-            if worker.takes_work and worker.wants_more and not worker.quarantined:
+            wanted = worker.wants_more or (self._backlog.plenty and worker.takes_another)
+            if wanted and worker.takes_work and not worker.quarantined:
                 best = worker if best is None or worker.load < best.load else best
         if best is not None and not best.outstanding:
             return best
