@@ -18,6 +18,7 @@ from typing import NoReturn
 from fanfold.executors.pool import launcher
 from fanfold.executors.pool.generators import Generators
 from fanfold.executors.work.memory import own_memory
+from fanfold.executors.work.standard import flush
 
 __all__ = ["Copied", "can_copy"]
 
@@ -48,9 +49,8 @@ class Copied:
     """A launcher that is a fork of this program, from when it was made; see `Copied.made`."""
 
     def __init__(self) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
+        flush(sys.stdout)  # else it would be told again, by the copies
+        flush(sys.stderr)
         self._socket, theirs = socket.socketpair()
         with theirs, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of threads: whether there are any is seen then

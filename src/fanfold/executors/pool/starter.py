@@ -26,7 +26,7 @@ from fanfold.executors.pool.handle import WorkerHandle, WorkerLimits
 from fanfold.executors.pool.launcher import WorkerSettings
 from fanfold.executors.work.mark import new_mark
 from fanfold.executors.work.memory import KernelKills
-from fanfold.executors.work.standard import fill_standard_descriptors
+from fanfold.executors.work.standard import fill_standard_descriptors, flush
 from fanfold.resources import blas_threads, cores, thread_environment
 from fanfold.transport.channel import Channel, ChannelClosed
 from fanfold.transport.pickling import Packed
@@ -196,9 +196,8 @@ class ForkStarter(Starter):
         return None
 
     def _launch(self, handle: WorkerHandle, channel: int, mark: int) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
+        flush(sys.stdout)  # else it would be told again, by the worker
+        flush(sys.stderr)
         with warnings.catch_warnings():
             # Python warns of forking a process with threads; who asks for "fork" knows.
             warnings.simplefilter("ignore", DeprecationWarning)
