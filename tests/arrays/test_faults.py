@@ -14,6 +14,7 @@ from tests.faults.test_resources import mounts, with_mounts
 
 import fanfold as ff
 from fanfold.arrays import memory
+from fanfold.testing.functions import until
 from fanfold.transport import segments
 
 # Shared by a task
@@ -42,8 +43,8 @@ def test_what_a_worker_has_shared(how: str, method: str) -> None:
     limit = 1 if how == "replaced" else None
     with ff.ProcessExecutor(1, method, max_tasks_per_child=limit) as pool:
         [result] = ff.map(share_and_end, [how], on=pool, errors="return")
-        assert pool.submit(len, "next").result(timeout=30) == 4  # by then the first one is buried
-        assert segments.held() == (0, 0)
+        assert pool.submit(len, "next").result(timeout=30) == 4
+        until(lambda: segments.held() == (0, 0), "the first worker to be buried")
     if how == "replaced":
         assert not any(map(os.path.exists, result))
     else:
