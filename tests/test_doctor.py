@@ -212,6 +212,26 @@ def test_a_scheduler_whose_queue_is_long(here, tmp_path_factory):
     assert os.listdir() == []
 
 
+def test_the_time_is_over_while_the_scheduler_is_asked(here, tmp_path_factory):
+    """Who was asking it is interrupted all the same, its job cancelled, and nothing of it left."""
+    with Cluster(tmp_path_factory.mktemp("cluster"), "slurm", nodes=1, cores=1) as cluster:
+        environment = cluster.environment
+        slow = here / "bin" / "squeue"
+        slow.write_text(f'#!/bin/sh\nsleep 4\nexec {cluster.bin}/squeue "$@"\n')
+        slow.chmod(0o755)
+        environment["PATH"] = f"{os.environ['PATH']}:{cluster.bin}:/usr/bin:/bin"
+        sbatch = [f"{cluster.bin}/sbatch", "--parsable", "--output=/dev/null", "--wrap", FOR_EVER]
+        job = subprocess.check_output(sbatch, env=environment, text=True).strip()
+        cluster.wait(job, "running")
+        done = doctor("--place", "slurm", "--timeout", "2s", "--json", **environment)
+        told = findings(done)["slurm"]
+        assert (done.returncode, told["state"]) == (1, "broken")
+        assert told["what"].startswith("no result within 2.00s")
+        if ": job " in told["what"]:  # on a busy machine it takes longer to submit a job
+            cluster.wait(told["what"].split("job ")[1].split()[0], "cancelled")
+    assert os.listdir() == []
+
+
 def test_a_scheduler_that_does_not_answer(here):
     """Its commands are here, and its own words are told."""
     for name in ("sbatch", "squeue", "scontrol"):

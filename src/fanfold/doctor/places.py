@@ -7,12 +7,14 @@ import re
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from time import perf_counter
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from fanfold.api import map as map_tasks
 from fanfold.doctor.findings import Finding, State, fact
@@ -33,6 +35,7 @@ _FEW, _MANY = range(4), range(400)
 _WALLTIME = 120  # seconds: what the job of a scheduler asks for
 _COMMAND = re.compile(r'\b(pip install "[^"]+"|pip install \S+|module load \w+)')
 _MODULES = {"LMOD_CMD", "MODULESHOME"}  # what a shell has that knows modules
+_ANSWER = 5.0  # seconds in which a scheduler is to say why a job waits
 _LONGEST = 240  # characters of an error
 
 
@@ -117,17 +120,32 @@ def _check_scheduler(name: str) -> None:
 @contextmanager
 def _limited(limit: float, kept: Path | None) -> Iterator[None]:
     """After ``limit`` seconds, interrupt what goes on within, so that it clears up."""
+    over = threading.Event()
+    why = [""]
 
-    def interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-        why = "" if kept is None else _why_waiting(kept)
-        raise _TooLongError(f"no result within {format_duration(limit)}{why}")
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        if not over.is_set():
+            raise _TooLongError(f"no result within {format_duration(limit)}{why[-1]}")
+
+    def watch() -> None:
+        if not over.wait(limit):
+            if kept is not None:
+                asking = Thread(target=lambda: why.append(_why_waiting(kept)), daemon=True)
+                asking.start()
+                asking.join(_ANSWER)
+            signal.pthread_kill(caller, signal.SIGALRM)
 
     signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, limit)
+    caller = threading.get_ident()
+    # A thread asks, not the signal's handler: that may have interrupted the one whose turn it is
+    # to ask the scheduler, and would wait for it for ever.
+    watching = Thread(target=watch, daemon=True)
+    watching.start()
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        over.set()
+        watching.join()
 
 
 def _why_waiting(kept: Path) -> str:
