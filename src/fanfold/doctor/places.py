@@ -39,8 +39,8 @@ _ANSWER = 5.0  # seconds in which a scheduler is to say why a job waits
 _LONGEST = 240  # characters of an error
 
 
-class _TooLongError(Exception):
-    pass
+class _TimeOver(BaseException):
+    """Like KeyboardInterrupt no `Exception`, which any code that it interrupts may suppress."""
 
 
 def try_place(
@@ -55,7 +55,7 @@ def try_place(
         with _place(name, folder, queue, account) as (executor, kept), _limited(limit, kept):
             what, seconds = _measured(executor)
         yield Finding("place", name, "works", what, "", seconds)
-    except _TooLongError as error:
+    except _TimeOver as error:
         yield Finding("place", name, "broken", str(error), _patience(name, limit))
     except (UsageError, ImportError) as error:
         yield _failure(name, "absent", error)
@@ -125,7 +125,7 @@ def _limited(limit: float, kept: Path | None) -> Iterator[None]:
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         if not over.is_set():
-            raise _TooLongError(f"no result within {format_duration(limit)}{why[-1]}")
+            raise _TimeOver(f"no result within {format_duration(limit)}{why[-1]}")
 
     def watch() -> None:
         if not over.wait(limit):
@@ -153,6 +153,8 @@ def _why_waiting(kept: Path) -> str:
     for path in run_directories(kept):
         with suppress(FanfoldError, OSError):
             for one in read_status(RunDirectory.open(path)).elements:
+                if one.job is None:
+                    continue
                 reason = one.seen.reason if one.seen is not None else ""
                 said = f" ({reason})" if reason else ""
                 return f": job {one.job} is {one.state}{said}, and is cancelled"
