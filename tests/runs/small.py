@@ -153,8 +153,8 @@ class Site:
 
     def set(self, how: str, words: object = "") -> None:
         """``down`` (it answers nothing), ``hold`` (nothing is begun), ``refuse`` N (every job after
-        N jobs), ``lose`` (every reply to a submission; and then it is ``down``), ``limits`` (of an
-        array)."""
+        N jobs), ``lose`` (every reply to a submission; and then it is ``down``), ``interrupt``
+        (Ctrl-C comes while a job is submitted), ``limits`` (of an array)."""
         (self.folder / how).write_text(str(words))
 
     def unset(self, how: str) -> None:
@@ -250,6 +250,8 @@ class Site:
             if (self.folder / "lose").read_text() == "down":
                 self.set("down")
             raise SubmitUnknown("the reply was lost")
+        if (self.folder / "interrupt").exists():
+            raise KeyboardInterrupt
         return job
 
     def search(self, name: str) -> list[str]:

@@ -297,6 +297,17 @@ def test_closed(held: Site, call: Open) -> None:
     assert held.jobs() == ["101"]
 
 
+def test_left_while_it_is_submitted(held: Site, call: Open) -> None:
+    """A Ctrl-C that comes while a job is submitted leaves no job in the queue, either."""
+    held.set("interrupt")
+    call.send(0, 2)
+    with pytest.raises(KeyboardInterrupt):
+        call.submitted(held, 1)
+    call.stream.close()
+    assert held.cancelled() == ["101.0"]
+    assert held.jobs() == ["101"]
+
+
 def test_woken(held: Site, call: Open) -> None:
     """`wake` ends a wait for reports, whoever waits."""
     waker = threading.Timer(0.1, call.stream.wake)

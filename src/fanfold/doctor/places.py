@@ -39,8 +39,8 @@ _ANSWER = 5.0  # seconds in which a scheduler is to say why a job waits
 _LONGEST = 240  # characters of an error
 
 
-class _TimeOver(BaseException):
-    """Like KeyboardInterrupt no `Exception`, which any code that it interrupts may suppress."""
+class _TimeOver(KeyboardInterrupt):
+    """Clears up as Ctrl-C does. An `Exception` may be suppressed by any code that it interrupts."""
 
 
 def try_place(

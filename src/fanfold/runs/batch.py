@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fanfold.errors import FanfoldError, NotSerializable, PoolClosed, SubmitUnknown, TaskLost
+from fanfold.errors import FanfoldError, NotSerializable, PoolClosed, TaskLost
 from fanfold.executors.base import Executor, Stream, worker_count
 from fanfold.resources import Resources
 from fanfold.runs.cluster import Cluster, Submission, settle
@@ -194,7 +194,10 @@ class _ArrayStream(Stream):
 
 
 class _Batch:
-    """Chunks that were submitted together, as one run; ``left`` has not ended."""
+    """Chunks that are submitted together, as one run; ``left`` has not ended.
+
+    The first turn submits them: a Ctrl-C meanwhile finds the batch where it can be closed.
+    """
 
     def __init__(self, pool: ArrayExecutor, call: Call, chunks: list[Chunk]) -> None:
         self._chunks = sorted(chunks, key=lambda chunk: chunk.first)
@@ -206,37 +209,35 @@ class _Batch:
         work = self._submission.work
         self._directory: RunDirectory = work.directory
         self._follower = Follower(self._directory, work.asked.id, [], trust=False)
+        self._waiting: Waiting | None = None
         self._tries = 0
-        self._submit()
+        self._next = 0.0
 
     @property
     def over(self) -> bool:
         return not self.left
 
-    def _submit(self) -> None:
+    def _submit(self) -> Waiting:
         self._tries += 1
-        try:
-            self._submission.submit()
-        except SubmitUnknown:  # nobody would wait for it
-            self._cancel()
-            raise
+        self._submission.submit()
         self._follower.add(self._submission.arrays)
         self._waiting = Waiting(self._directory)
-        self._next = 0.0
+        return self._waiting
 
     def turn(self) -> Iterator[Report]:
         """What has ended since the last turn."""
         if time.monotonic() < self._next:
             return
         try:
-            _, ended = self._waiting.look()
+            waiting = self._waiting or self._submit()
+            _, ended = waiting.look()
             for report in self._follower.reports():
                 yield from self._parts(report)
+            self._next = time.monotonic() + waiting.pause
             if ended and self.left:
                 self._again()
         except FanfoldError as error:
             yield from self._give_up(error)
-        self._next = time.monotonic() + self._waiting.pause
         if self.over:
             self.close()
 
@@ -264,7 +265,8 @@ class _Batch:
         work, cluster = self._submission.work, self._submission.cluster
         left = [range(index, index + 1) for index in sorted(self.left)]
         self._submission = Submission.plan(work, cluster, only=left)
-        self._submit()
+        self._waiting = None
+        self._next = 0.0
 
     def _give_up(self, error: FanfoldError) -> Iterator[Report]:
         self._failed = True
