@@ -298,11 +298,14 @@ def test_closed(held: Site, call: Open) -> None:
 
 
 def test_left_while_it_is_submitted(held: Site, call: Open) -> None:
-    """A Ctrl-C that comes while a job is submitted leaves no job in the queue, either."""
+    """A Ctrl-C that comes while a job is submitted leaves no job in the queue, either; what has
+    come until then may be asked for, and submits nothing."""
     held.set("interrupt")
     call.send(0, 2)
     with pytest.raises(KeyboardInterrupt):
         call.submitted(held, 1)
+    assert call.stream.receive(0) is None
+    assert held.calls().count("submit") == 1
     call.stream.close()
     assert held.cancelled() == ["101.0"]
     assert held.jobs() == ["101"]

@@ -140,14 +140,17 @@ class _ArrayStream(Stream):
         self._last = time.monotonic()
 
     def receive(self, timeout: float | None = None) -> Report | None:
+        """With a ``timeout`` of 0 nothing is submitted: a map that was interrupted asks so."""
+        submits = timeout != 0
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._ready:
             if self._woken.is_set():
                 self._woken.clear()
                 return None
-            self._submit_gathered()
+            if submits:
+                self._begin_gathered()
             for batch in [*self._batches]:
-                self._ready.extend(batch.turn())
+                self._ready.extend(batch.turn(submits))
                 if batch.over:
                     self._batches.remove(batch)
             left = 60.0 if deadline is None else deadline - time.monotonic()
@@ -156,7 +159,7 @@ class _ArrayStream(Stream):
             self._woken.wait(min(0.1, left))
         return self._ready.popleft() if self._ready else None
 
-    def _submit_gathered(self) -> None:
+    def _begin_gathered(self) -> None:
         if self._gathered and time.monotonic() - self._last >= _QUIET:
             chunks, self._gathered = self._gathered, []
             try:
@@ -224,9 +227,9 @@ class _Batch:
         self._waiting = Waiting(self._directory)
         return self._waiting
 
-    def turn(self) -> Iterator[Report]:
-        """What has ended since the last turn."""
-        if time.monotonic() < self._next:
+    def turn(self, submits: bool) -> Iterator[Report]:
+        """What has ended since the last turn; ``submits`` says whether it may be submitted now."""
+        if time.monotonic() < self._next or (self._waiting is None and not submits):
             return
         try:
             waiting = self._waiting or self._submit()
