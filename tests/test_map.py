@@ -3,6 +3,7 @@
 import functools
 import gc
 import itertools
+import threading
 import time
 import traceback
 
@@ -328,10 +329,10 @@ def test_window_is_bounded(on, gate):
     """While results are not ready, a bounded number of inputs is drawn from an endless one."""
     drawn = itertools.count()
     results = ff.imap(Script({5: gate.wait}), drawn, on=on, workers=2, chunk=1)
-    assert next(results) == 0
-    gate.wait_for(1)
-    gate.open()
-    assert list(itertools.islice(results, 5)) == [1, 4, 9, 16, "task"]
+    opener = threading.Thread(target=lambda: (gate.wait_for(1), gate.open()))
+    opener.start()
+    assert list(itertools.islice(results, 6)) == [0, 1, 4, 9, 16, "task"]
+    opener.join()
     results.close()
     assert next(drawn) < 1000
 
