@@ -18,6 +18,7 @@ import pytest
 
 from fanfold.errors import SchedulerDown, SchedulerError, SchedulerFull, SubmitRefused
 from fanfold.errors import SubmitUnknown as Unknown
+from fanfold.schedulers import commands
 from fanfold.schedulers.base import Answer, Job, Limits, Scheduler, Seen
 from fanfold.schedulers.pace import Clock
 from fanfold.schedulers.queue import Queue
@@ -40,7 +41,7 @@ take() {
 }
 case $mode in
 down) echo "cannot contact the server" >&2; exit 7 ;;
-hang) sleep 600 & sleep 600 ;;
+hang) echo x >> hung; sleep 600 & sleep 600 ;;
 killed) kill -9 $$ ;;
 garbage) printf 'W\\303rning \\377 what?\\n'; exit 0 ;;
 esac
@@ -52,7 +53,7 @@ case $mode in
 taken-lost) take "$name"; echo 'connection reset' >&2; exit 1 ;;
 taken-garbage) take "$name"; printf 'b\\377d'; exit 0 ;;
 taken-killed) take "$name"; kill -9 $$ ;;
-taken-hang) take "$name"; sleep 600 ;;
+taken-hang) take "$name"; echo x >> hung; sleep 600 ;;
 lost) echo 'connection reset' >&2; exit 1 ;;
 late-*) echo "${mode#late-} $name" > late; exit 1 ;;
 forgotten) echo "job 77"; exit 0 ;;
@@ -241,6 +242,12 @@ class Site:
         """A job leaves the queue."""
         (self.folder / f"jobs/{number}").unlink()
 
+    def monotonic(self) -> float:
+        """The time of those who wait for a command: it passes only when one hangs, however busy
+        the machine is."""
+        path = self.folder / "hung"
+        return 1e6 * path.stat().st_size if path.exists() else 0.0
+
     def jobs(self) -> list[str]:
         return sorted(os.listdir(self.folder / "jobs"))
 
@@ -257,6 +264,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     site.install()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     monkeypatch.setenv("PRETEND", str(tmp_path))
+    monkeypatch.setattr(commands, "monotonic", site.monotonic)
     return site
 
 

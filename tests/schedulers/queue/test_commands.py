@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -57,8 +58,16 @@ def test_both_pipes_full() -> None:
     ["sleep 600 & sleep 600", "exec >&- 2>&-; sleep 600", "trap '' TERM INT HUP; sleep 600 & wait"],
     ids=["with a child", "with its pipes closed", "that obeys no signal"],
 )
-def test_too_long(script: str) -> None:
+def test_too_long(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     """S01: a command that does not end is killed with its children; it has no exit status."""
+    read = commands._Conversation._read
+
+    def late(conversation: commands._Conversation, pipe: int) -> bool:
+        monkeypatch.setattr(commands, "monotonic", lambda: math.inf)
+        return read(conversation, pipe)
+
+    monkeypatch.setattr(commands, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(commands._Conversation, "_read", late)
     began = time.monotonic()
     answer = ask(["sh", "-c", f"echo begun; {script}"], timeout=1.0)
     assert (answer.code, answer.out) == (None, "begun\n")
