@@ -315,7 +315,7 @@ def test_retries(run, folder):
 
 def test_timeout(run):
     """A task that takes longer than ``--timeout`` fails alone, and the command ends."""
-    done = run("run", "work.py:wait_from_two", 0, 1, 2, "--timeout", "500ms", "--on", "processes")
+    done = run("run", "work.py:wait_from_two", 0, 1, 2, "--timeout", "4s", "--on", "processes")
     assert done.returncode == 1
     assert [row[1] for row in rows(done)[1:]] == ["0", "1"]
     assert "failed: task 2, input 2: TaskTimeout" in done.stderr

@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from tests.slurm.cluster import PrivateSlurm, _lives, missing_packages, opened, processes
 
@@ -102,11 +104,12 @@ def test_node_lost(slurm):
 
 def running(command: str) -> list[int]:
     """The processes of this test with this command line."""
-    return [
-        process.pid
-        for process in descendants()
-        if process.status() != "zombie" and " ".join(process.cmdline()) == command
-    ]
+    found = []
+    for process in descendants():
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            if process.status() != "zombie" and " ".join(process.cmdline()) == command:
+                found.append(process.pid)
+    return found
 
 
 def test_requeued_job_begins_soon(slurm, tmp_path):
