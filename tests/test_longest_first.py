@@ -7,7 +7,6 @@ import math
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.runs.small import Site, site_in
 import fanfold as ff
 from fanfold.costs import dealt, longest_first, read_costs
 from fanfold.errors import UsageError
+from fanfold.executors.work import evidence
 from fanfold.runs.arrays import read_array
 from fanfold.runs.learned import learned
 from fanfold.runs.plan import plan
@@ -222,10 +222,19 @@ def recorded() -> list[int]:
 
 
 def slow(length: int) -> int:
-    """The longer the more, by as much as a busy machine does not add: 64 takes half a second."""
-    record(length)
-    time.sleep(math.log2(length) / 12)
-    return length
+    return int(record(length))
+
+
+@pytest.fixture
+def clock(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time passes when a task is recorded, the more the longer it is, and else stands still."""
+
+    def passed() -> float:
+        path = folder / "order"
+        told = path.read_text().split() if path.exists() else []
+        return sum(math.log2(float(word)) for word in told)
+
+    monkeypatch.setattr(evidence, "perf_counter", passed)
 
 
 def test_run_with_costs(folder: Path) -> None:
@@ -238,7 +247,7 @@ def test_run_with_costs(folder: Path) -> None:
     assert recorded() == [6, 5, 4]
 
 
-def test_learned_from_an_earlier_run(folder: Path) -> None:
+def test_learned_from_an_earlier_run(folder: Path, clock: None) -> None:
     """A new run of the same target takes the times of the one before, whatever the order of the
     inputs now; so does a run that is run again from the start."""
     lengths = [1, 4, 64, 16]
@@ -251,7 +260,7 @@ def test_learned_from_an_earlier_run(folder: Path) -> None:
     assert recorded() == [64, 16, 4, 1]
 
 
-def test_nothing_to_learn_from(folder: Path) -> None:
+def test_nothing_to_learn_from(folder: Path, clock: None) -> None:
     """Other functions and other inputs teach nothing, and a damaged run does not stand in the way;
     of an input that is new the mean is assumed."""
     lengths = [1, 4, 64, 16]
