@@ -39,6 +39,7 @@ def main() -> None:
         inside = sum(ff.map(hits, range(20), on=cluster, seed=1))
         print(f"by ff.map, pi is about {4 * inside / 2_000_000:.3f}")
         with Client(cluster) as client:
+            client.wait_for_workers(options.cores * len(cluster.worker_spec))
             darts = da.random.default_rng(1).random((2_000_000, 2), chunks=(100_000, 2))
             mean = ((darts**2).sum(axis=1) <= 1).mean().compute(scheduler=client)
             print(f"by dask.array, pi is about {4 * mean:.2f}")

@@ -85,7 +85,14 @@ def test_the_summary_on_slurm(session_slurm, slurm, call):
     )
     assert status == 0, told
     for element, tasks in ((1, 2), (2, 1)):
-        _, log = call(slurm, "fanfold", "logs", "used", "--element", str(element))
+        log = ""
+
+        def summed_up(element=element):  # which it does when its last result is already there
+            nonlocal log
+            _, log = call(slurm, "fanfold", "logs", "used", "--element", str(element))
+            return "Walltime:" in log
+
+        until(summed_up, f"the summary of element {element}")
         rows = dict(line.split(None, 1) for line in log.splitlines())
         assert re.fullmatch(rf"\d+, index {element - 1}: element {element} of used", rows["job"])
         assert rows["ended"] == f"done, exit status 0, {tasks} task{'s' if tasks > 1 else ''}"
