@@ -216,9 +216,15 @@ def test_the_time_is_over_while_the_scheduler_is_asked(here, tmp_path_factory):
     """Who was asking it is interrupted all the same, its job cancelled, and nothing of it left."""
     with Cluster(tmp_path_factory.mktemp("cluster"), "slurm", nodes=1, cores=1) as cluster:
         environment = cluster.environment
-        slow = here / "bin" / "squeue"
-        slow.write_text(f'#!/bin/sh\nsleep 4\nexec {cluster.bin}/squeue "$@"\n')
-        slow.chmod(0o755)
+        for name, first in (
+            ("sbatch", "touch submitted"),
+            ("squeue", "[ -e submitted ] && mkdir once && sleep 4"),  # the first look at the job
+        ):
+            wrapper = here / "bin" / name
+            wrapper.write_text(
+                f'#!/bin/sh\n(cd {here} && {first})\nexec {cluster.bin}/{name} "$@"\n'
+            )
+            wrapper.chmod(0o755)
         environment["PATH"] = f"{os.environ['PATH']}:{cluster.bin}:/usr/bin:/bin"
         sbatch = [f"{cluster.bin}/sbatch", "--parsable", "--output=/dev/null", "--wrap", FOR_EVER]
         job = subprocess.check_output(sbatch, env=environment, text=True).strip()

@@ -279,8 +279,8 @@ def test_timeout(on, gate):
 @everywhere
 def test_timeout_is_each_task_s_own(on):
     """The limit is one task's, not the map's: many short tasks together may take longer."""
-    naps = [0.2] * 12
-    assert ff.map(time.sleep, naps, on=on, workers=2, timeout=1) == [None] * 12
+    naps = [0.5] * 7
+    assert ff.map(time.sleep, naps, on=on, workers=1, timeout=3) == [None] * 7
 
 
 # Inputs

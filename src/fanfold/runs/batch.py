@@ -140,17 +140,18 @@ class _ArrayStream(Stream):
         self._last = time.monotonic()
 
     def receive(self, timeout: float | None = None) -> Report | None:
-        """With a ``timeout`` of 0 nothing is submitted: a map that was interrupted asks so."""
-        submits = timeout != 0
+        """With a ``timeout`` of 0, as a map asks that was interrupted, nothing is submitted, and
+        the scheduler is not asked."""
+        interrupted = timeout == 0
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._ready:
             if self._woken.is_set():
                 self._woken.clear()
                 return None
-            if submits:
+            if not interrupted:
                 self._begin_gathered()
             for batch in [*self._batches]:
-                self._ready.extend(batch.turn(submits))
+                self._ready.extend(batch.reports() if interrupted else batch.turn())
                 if batch.over:
                     self._batches.remove(batch)
             left = 60.0 if deadline is None else deadline - time.monotonic()
@@ -227,15 +228,19 @@ class _Batch:
         self._waiting = Waiting(self._directory)
         return self._waiting
 
-    def turn(self, submits: bool) -> Iterator[Report]:
-        """What has ended since the last turn; ``submits`` says whether it may be submitted now."""
-        if time.monotonic() < self._next or (self._waiting is None and not submits):
+    def reports(self) -> Iterator[Report]:
+        """What the elements have written since the last time."""
+        for report in self._follower.reports():
+            yield from self._parts(report)
+
+    def turn(self) -> Iterator[Report]:
+        """What has ended since the last turn."""
+        if time.monotonic() < self._next:
             return
         try:
             waiting = self._waiting or self._submit()
             _, ended = waiting.look()
-            for report in self._follower.reports():
-                yield from self._parts(report)
+            yield from self.reports()
             self._next = time.monotonic() + waiting.pause
             if ended and self.left:
                 self._again()
