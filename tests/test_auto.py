@@ -638,6 +638,7 @@ def touch(number):
     return float((np.ones(4_000_000) + number)[number])
 
 
+@tried
 def test_work_in_c_is_no_wait():
     """A thread that is deep in C is at work, though the kernel counts that only now and then."""
     for _ in range(5):

@@ -32,7 +32,7 @@ from benchmarks.ways import WAYS  # noqa: E402
 from fanfold.testing.functions import until  # noqa: E402
 
 MEASURED = {name: case for name, case in CASES.items() if name != "regret-long"}  # as "regret"
-PLAN = run.Plan(repeats=2, size="tiny", workers=2, limit=120, seed=0)
+PLAN = run.Plan(repeats=2, size="tiny", workers=2, limit=280, seed=0)
 
 
 def sample_of(case: Case, contender: str) -> dict[str, float]:

@@ -110,6 +110,7 @@ def test_wrong_arguments(wrong):
 # What it doubts -----------------------------------------------------------------------------------
 
 
+@tried
 def test_tasks_that_fail():
     """A function that fails on its first inputs is told, with its first error, and not raised."""
     told = ff.explain(lambda n: 1 // n, [0, 0, 1])
@@ -215,6 +216,7 @@ def fanfold(tmp_path):
     return run
 
 
+@tried
 def test_command(fanfold, tmp_path):
     """fanfold run --explain says it in a few lines, keeps nothing, and ends with 0; what the tasks
     print is no part of it; and a job would run the same command at the place chosen."""
@@ -226,6 +228,7 @@ def test_command(fanfold, tmp_path):
     assert not (tmp_path / "fanfold-runs").exists()
 
 
+@tried
 def test_command_for_programs(fanfold):
     """With --json a program reads the same."""
     told = json.loads(fanfold("run", "--explain", "--json", "model.py:double", "1", "2").stdout)

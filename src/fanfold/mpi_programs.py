@@ -6,13 +6,13 @@ import json
 import socket
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from fanfold.errors import LoadFailed, RemoteTraceback, UsageError, WorkerDied
 from fanfold.executors.mpi import wire
 from fanfold.executors.mpi.crew import Crew
 from fanfold.executors.mpi.start import start_crew
-from fanfold.executors.remote.errand import Parcel
+from fanfold.executors.remote.errand import Buffer, Parcel
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm
@@ -23,6 +23,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _TICK = 0.2  # seconds between looks whether the launcher lives
+_ANSWER = 1.0  # seconds in which a rank tells where it is
 _LAST_WORDS = 0.3  # seconds in which a rank that has failed may still tell why
 _STREAMS = ["stdout", "stderr"]
 
@@ -59,8 +60,8 @@ def spmd(
     parts = wire.dumps_function(func, (args, kwargs))
     crew = _start(ranks)
     try:
-        crew.begin({"kind": "call", "label": _STREAMS}, *parts)
-        return [wire.loads(value) for value in _Outcome(crew).values()]
+        returned = _Outcome(crew).of({"kind": "call", "label": _STREAMS}, *parts)
+        return [wire.loads(value) for value in returned]
     finally:
         crew.end()
 
@@ -83,8 +84,7 @@ def run_script(argv: list[str], ranks: int, label: bool = False) -> None:
     crew = _start(ranks)
     try:
         streams = _STREAMS if label else ["stderr"]
-        crew.begin({"kind": "script", "argv": argv, "label": streams})
-        _Outcome(crew).values()
+        _Outcome(crew).of({"kind": "script", "argv": argv, "label": streams})
     finally:
         crew.end()
 
@@ -96,7 +96,7 @@ def _start(ranks: int) -> Crew:
 
 
 class _Outcome:
-    """Waits until every rank has returned, or one has failed."""
+    """Has the ranks begin, and waits until every one has returned, or one has failed."""
 
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
@@ -104,10 +104,11 @@ class _Outcome:
         self._lost: list[int] = []
         self._selector = crew.selector()
 
-    def values(self) -> list[Parcel]:
+    def of(self, what: dict[str, Any], *parts: Buffer) -> list[Parcel]:
         """What the ranks returned, packed, by rank; raises what one of them has raised."""
         with self._selector:
             try:
+                self._crew.begin(what, *parts)
                 self._wait()
             except KeyboardInterrupt as interrupt:
                 self._locate(interrupt)
@@ -181,7 +182,7 @@ class _Outcome:
                 interrupt.add_note(f"fanfold: {self._crew.name_of(rank)} had returned")
                 continue
             connection = self._crew.connections[rank]
-            connection.settimeout(1.0)
+            connection.settimeout(_ANSWER)
             try:
                 wire.send(connection, b"where")
                 kind, text = wire.receive(connection)[:2]

@@ -75,6 +75,8 @@ def in_place_of_the_standard_one(
     monkeypatch.setattr(tests, "DELTA", 1.0)  # what threads may take that nothing waits for
     monkeypatch.setattr(multiprocessing.pool, "RemoteTraceback", RemoteTraceback)
     monkeypatch.setattr(RemoteTraceback, "tb", property(str), raising=False)
+    if request.node.name == "test_map_chunksize":
+        monkeypatch.setattr(tests, "TIMEOUT1", 60.0)  # so long it waits for what comes at once
     reason = DIFFERENCES.get(request.node.name)
     if reason is not None:
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -174,10 +175,11 @@ def test_with_terminates() -> None:
 
 def test_terminate_threads() -> None:
     """Threads cannot be ended: their tasks are, once they return, and no other begins."""
-    gate, seen = threading.Event(), []
+    began, gate, seen = threading.Event(), threading.Event(), []
     with ff.Pool(1, on="threads") as pool:
-        first = pool.apply_async(gate.wait)
+        first = pool.apply_async(lambda: began.set() or gate.wait())
         second = pool.apply_async(seen.append, (1,))
+        began.wait(60)
     gate.set()
     pool.join()
     assert first.get(30) is True
@@ -210,7 +212,8 @@ def test_maxtasksperchild() -> None:
     with ff.Pool(1, maxtasksperchild=2) as pool:
         ids = [pool.apply(os.getpid) for _ in range(6)]
     pool.join()
-    assert len(set(ids)) == 3
+    assert max(Counter(ids).values()) <= 2  # and a worker that is slow may be replaced earlier
+    assert len(set(ids)) >= 3
 
 
 @pytest.mark.parametrize("context", ["spawn", multiprocessing.get_context("fork")])
@@ -287,7 +290,8 @@ def test_endless_inputs(pool: ff.Pool) -> None:
 
 
 def _maps() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "fanfold-pool-map"]
+    names = {"fanfold-pool-map", "fanfold-inputs"}
+    return [thread for thread in threading.enumerate() if thread.name in names]
 
 
 def test_a_worker_that_dies() -> None:

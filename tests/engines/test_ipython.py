@@ -297,6 +297,14 @@ def test_engines_of_another_version_are_refused(rc, tmp_path):
     until(lambda: other not in rc.ids, "its end to be known")
 
 
+def is_json(path):
+    """Is the file there, and whole?"""
+    try:
+        return bool(json.loads(Path(path).read_text()))
+    except (FileNotFoundError, ValueError):
+        return False
+
+
 def test_a_cluster_without_engines(tmp_path):
     """A controller alone is refused in seconds; and so is the file that a dead one left."""
     cluster = ipyparallel.Cluster(
@@ -305,7 +313,7 @@ def test_a_cluster_without_engines(tmp_path):
     cluster.start_controller_sync()
     try:
         path = cluster.controller.connection_files["client"]
-        until(lambda: os.path.exists(path), "the controller")
+        until(lambda: is_json(path), "the controller")
         with pytest.raises(ff.StartupFailed, match="has no engines: add some"):
             EngineExecutor(connection_file=path)
     finally:

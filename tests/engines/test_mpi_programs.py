@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import fanfold as ff
+from fanfold import mpi_programs
 from fanfold.executors.mpi import wire
 from fanfold.executors.mpi.launchers import launchers, without_ranks
 from fanfold.executors.mpi.start import working_launcher
@@ -203,13 +204,13 @@ def test_a_rank_that_exits_is_an_error():
         ff.spmd(program, 2)
 
 
-def test_interrupting_tells_where_each_rank_is(tmp_path):
+def test_interrupting_tells_where_each_rank_is(tmp_path, monkeypatch):
     """Ctrl-C ends a program whose ranks wait for one another for ever, and says where they wait."""
+    monkeypatch.setattr(mpi_programs, "_ANSWER", 60.0)
 
     def program(comm, folder):
-        (folder / str(comm.rank)).touch()
-        if comm.rank == 0:
-            comm.recv(source=1)  # which never sends
+        mine = folder / str(comm.rank)
+        return mine.touch(), comm.rank or comm.recv(source=1)  # which never sends
 
     def interrupt():
         until(lambda: len(list(tmp_path.glob("[01]"))) == 2, "the ranks to begin", 100)

@@ -26,6 +26,7 @@ from fanfold.transport.segments import process_folder
 
 ENOUGH = {"retries": 50, "progress": False}
 KILLED = ff.WorkerDied, ff.TaskStalled, ff.TaskTimeout  # what the stranger may make of a task
+MOST = 10  # kills while no worker is ready: at 15 the pool gives up
 LONGEST = 60.0  # seconds after its end until the program shows every stack and gives up
 
 
@@ -103,9 +104,15 @@ def use(pool, seed, end, done, wrong):
 
 
 def kill(pool, seed, end, killed):
+    """Workers in any state; but from a pool that gets none ready nobody would expect results."""
     chance = random.Random(seed)
+    since_ready = 0
     while time.monotonic() < end:
         time.sleep(chance.expovariate(15))
+        ready = any(worker.ready for worker in list(pool._pool._workers.values()))
+        since_ready = 0 if ready else since_ready + 1
+        if since_ready > MOST:
+            continue
         for pid in chance.sample(pool.process_ids() or [0], 1):
             signum = chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
             with suppress(ProcessLookupError):

@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from collections import Counter
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -20,6 +20,7 @@ import fanfold as ff
 from fanfold.errors import TaskTimeout, WorkerDied
 from fanfold.executors.base import StartupFailed
 from fanfold.testing import descendants
+from fanfold.testing.faults import kill_self
 from fanfold.testing.functions import until
 
 TASKS, GUILTY = 20, 7
@@ -202,9 +203,14 @@ def test_death_while_sending():
 
     def task(n):
         if n == GUILTY:
-            large = np.ones(1 << 27, np.uint8)
-            threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGKILL)).start()
-            return large
+            from fanfold.transport import segments
+
+            def write_half(path, buffer):
+                Path(path).write_bytes(buffer[: len(buffer) // 2])
+                kill_self()
+
+            segments._write_file = write_half
+            return np.ones(1 << 27, np.uint8)
         return n * n
 
     with ff.ProcessExecutor(2) as pool:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import fanfold as ff
 from fanfold.errors import PoolClosed
-from fanfold.testing.functions import until
+from fanfold.testing.functions import Gate, until
 from fanfold.transport.segments import process_folder
 
 MANY = 500_000 if os.environ.get("FANFOLD_FAULTS") == "whole" else 50_000
@@ -66,9 +66,11 @@ def test_workers_may_begin_later(gate):
         pool.resize(1)
         waiting = [pool.submit(gate.wait, number) for number in range(4)]
         gate.wait_for(1)
-        assert len(pool.process_ids()) == 1
+        until(pool.process_ids, "the worker to be known")
+        assert len(pool.process_ids()) == 1 == len(gate.came())
         pool.resize(2)
         gate.wait_for(2)
+        until(lambda: len(pool.process_ids()) > 1, "the other worker to be known")
         assert len(pool.process_ids()) == 2
         gate.open()
         wait(waiting)
@@ -117,16 +119,16 @@ def test_inner_pool_dies_with_its_worker(log):
         until(lambda: not any(map(alive, log.numbers())), "the inner workers to end")
 
 
-def test_pools_side_by_side(gate):
+def test_pools_side_by_side(gate, tmp_path):
     """L35: pools of one driver do not touch each other's memory: while the results of one wait to
     be taken, those of another come, and all are right."""
-    here = threading.current_thread()
+    before = Gate(tmp_path)
     with ff.ProcessExecutor(1) as first, ff.ProcessExecutor(1) as second:
+        first.submit(before.wait)
         held = [first.submit(np.full, 1 << 16, n) for n in range(8)]
-        for future in held:  # of one that is done already it is called here, and must not wait
-            future.add_done_callback(
-                lambda _: gate.wait() if threading.current_thread() is not here else None
-            )
+        for future in held:
+            future.add_done_callback(lambda _: gate.wait())
+        before.open()
         until(lambda: len(segments()) >= 2, "results that wait")
         try:
             others = ff.map(lambda n: np.full(1 << 16, -n), range(8), on=second)

@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from fanfold.runs.status import read_status
+from fanfold.store.directory import RunDirectory
 from fanfold.testing.functions import until
 
 MOMENTS = 15 if os.environ.get("FANFOLD_FAULTS") == "whole" else 4
@@ -235,6 +237,8 @@ def test_command_interrupted(tmp_path, launch):
     while len(list(tmp_path.glob("began-[4-9]"))) < 2:
         assert time.monotonic() < deadline, driver.report()
         time.sleep(0.01)
+    [kept] = tmp_path.glob("fanfold-runs/*")
+    until(lambda: read_status(RunDirectory.open(kept)).done == 3, "the results to be kept")
     driver.send_group(signal.SIGINT)
     assert driver.end(limit=20) == 130, driver.report()
     driver.nothing_is_left()

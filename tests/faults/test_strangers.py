@@ -87,18 +87,19 @@ def test_strangers_while_large_values_travel():
         killer = threading.Thread(target=kill_now_and_then, args=(pool, chance, over, killed))
         killer.start()
         try:
-            results = ff.map(np.negative, iter(arrays), on=pool, retries=200)
+            while len(killed) <= 5:
+                results = ff.map(np.negative, iter(arrays), on=pool, retries=200)
+                pairs = zip(results, arrays, strict=True)
+                wrong = [(n, a) for n, (a, b) in enumerate(pairs) if not np.array_equal(a, -b)]
+                assert wrong == []
+                del results, pairs
         finally:
             over.set()
             killer.join()
-        assert len(killed) > 5
-        pairs = zip(results, arrays, strict=True)
-        wrong = [(n, a) for n, (a, b) in enumerate(pairs) if not np.array_equal(a, -b)]
-        assert wrong == []
         until(lambda: segments() == [], "the memory to be given back")
 
 
-def test_death_while_an_early_result_is_packed(log):
+def test_death_while_an_early_result_is_packed(log, gate):
     """L02, L07: a result that takes long to pack, in a worker that goes on with the next task
     meanwhile and is killed then, is neither lost nor taken for another's."""
 
@@ -108,21 +109,21 @@ def test_death_while_an_early_result_is_packed(log):
 
         def __reduce__(self):
             if os.getpid() != driver:
-                time.sleep(0.6)
+                gate.wait("packing")
             return Slow, (self.n,)
 
     def task(n, path=log.path):
         if n == 0:
+            with path.open("a") as out:
+                print(os.getpid(), file=out)
             return Slow(n)
-        time.sleep(0.1)
-        with path.open("a") as out:
-            print(os.getpid(), file=out)
-        return n
+        return gate.wait(n)
 
     def kill():
-        log.wait_for(1)
-        time.sleep(0.1)
+        gate.wait_for(2)
+        assert gate.came() == {"packing", "1"}
         os.kill(log.numbers()[0], signal.SIGKILL)
+        gate.open()
 
     driver = os.getpid()
     killer = threading.Thread(target=kill)

@@ -61,14 +61,19 @@ class _Map(threading.Thread):
             raise PoolClosed("nobody waits for the results any more")
 
     def run(self) -> None:
-        error: BaseException | None = None
-        try:
-            for report in self._dispatch.reports():
-                self._report(report)
-        except BaseException as raised:  # noqa: BLE001 - it belongs to whoever waits
-            error = raised
+        error = self._drive()
         self._end(error)
         self._of.forget(self)
+
+    def _drive(self) -> BaseException | None:
+        dispatch = self._dispatch
+        del self._dispatch  # it knows this map: so the inputs are let go of without the collector
+        try:
+            for report in dispatch.reports():
+                self._report(report)
+        except BaseException as raised:  # noqa: BLE001 - it belongs to whoever waits
+            return raised
+        return None
 
 
 class Pool:
