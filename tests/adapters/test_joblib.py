@@ -22,6 +22,7 @@ from joblib import Parallel, delayed, parallel_config
 
 import fanfold as ff
 from fanfold.errors import UsageError
+from fanfold.runs import batch
 from fanfold.testing import Cluster, Gate, kill_self
 from fanfold.testing.functions import fail, same, square, until
 
@@ -329,9 +330,10 @@ def test_without_joblib() -> None:
 # Job arrays ---------------------------------------------------------------------------------------
 
 
-def test_on_a_job_array(slurm: Cluster) -> None:
+def test_on_a_job_array(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call is one job array, whatever `pre_dispatch` says; a large array lies in one file, which
     is removed."""
+    monkeypatch.setattr(batch, "_QUIET", 3.0)  # joblib may take long from one task to the next
     array = np.asfortranarray(np.arange(200_000.0).reshape(-1, 2))
     with parallel_config("fanfold", on="slurm", elements=2):
         assert Parallel()(delayed(sqrt)(n**2) for n in range(20)) == list(range(20))

@@ -21,6 +21,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.svm import SVC
 
 import fanfold as ff
+from fanfold.runs import batch
 from fanfold.testing import Cluster, Gate
 from fanfold.testing.functions import divide, square
 
@@ -65,8 +66,9 @@ def test_grid_search(workers: ff.ProcessExecutor) -> None:
     gc.collect()
 
 
-def test_grid_search_on_a_job_array(slurm: Cluster) -> None:
+def test_grid_search_on_a_job_array(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same search on a scheduler is one job array with the same results."""
+    monkeypatch.setattr(batch, "_QUIET", 3.0)  # joblib may take long from one task to the next
     ff.register_joblib()
     with joblib.parallel_config("fanfold", on="slurm", elements=1, n_jobs=2):
         there = _searched()

@@ -34,6 +34,7 @@ from fanfold.transport.pickling import dumps
 __all__ = ["ArrayExecutor", "PBSExecutor", "SlurmExecutor"]
 
 _QUIET = 0.2  # seconds without another chunk, after which those that came are submitted
+_ENDING = 2.0  # seconds that an element may take to end after its last result
 _TRIES = 3  # arrays for tasks that were ended from outside
 
 
@@ -289,12 +290,21 @@ class _Batch:
         if self.left:
             self._cancel()
         elif not self._failed:
-            shutil.rmtree(self._directory.path, ignore_errors=True)
+            _remove(self._directory.path)
 
     def _cancel(self) -> None:
         """Nobody waits for it any more: what it still does counts for nothing."""
         with suppress(FanfoldError):
             settle(self._directory, steal=True)
+
+
+def _remove(folder: Path) -> None:
+    """Elements whose last result is here already may still write there that they end."""
+    deadline = time.monotonic() + _ENDING
+    shutil.rmtree(folder, ignore_errors=True)
+    while folder.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _tasks(chunk: Chunk) -> range:
