@@ -66,11 +66,12 @@ class Sentence(NamedTuple):
 def accuse(worker: WorkerHandle, now: float) -> Verdict | None:
     """Why the pool should end a worker: a task over its timeout, a process that stays still, or one
     that is too large."""
+    clock = perf_counter()  # before the mark is read: this process may stand still in between
     identity, offset, began = worker.running_since() or (0, 0, 0.0)
     shipment = worker.outstanding.get(identity)
     limit = shipment.call.call.timeout if shipment is not None else None
     started = worker.started()
-    if shipment is not None and limit is not None and perf_counter() - began > limit:
+    if shipment is not None and limit is not None and clock - began > limit:
         index = shipment.first + offset
         late = TaskTimeout(f"task {index} exceeded its timeout of {limit:g} s")
         return Verdict(identity, offset, late, started)
