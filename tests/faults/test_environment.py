@@ -338,8 +338,9 @@ def test_any_umask(umask, run):
         with ff.ProcessExecutor(1) as pool:
             blocked, gate = threading.Event(), Gate(Path())
             pool.submit(gate.wait).add_done_callback(lambda _: blocked.wait())
+            gate.wait_for(1)
+            future = pool.submit(bytes, 1 << 20)  # sent before the callback stops everything
             gate.open()
-            future = pool.submit(bytes, 1 << 20)
             roots = process_folder().roots
             names = []
             while not names or "0o0" in map(mode, names):  # a moment later it has its mode
