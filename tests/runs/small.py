@@ -94,7 +94,14 @@ TOTAL = 8
 SQUARES = [n * n for n in range(TOTAL)]
 
 # What a node does with a script: the exit status is kept when all is over, as a scheduler does.
-_NODE = 'trap : TERM; sh "$1" >>"$2" 2>&1; echo $? >"$3.new"; mv "$3.new" "$3"'
+_NODE = """
+trap : TERM
+sh "$1" >>"$2" 2>&1
+code=$?
+trap "" TERM  # mv, too, obeys none
+echo $code >"$3.new"
+mv "$3.new" "$3"
+"""
 _children: list[subprocess.Popen[bytes]] = []
 
 
