@@ -137,7 +137,7 @@ class _DrawnApart:
         self._hungry = False
         self._exhausted = False
         self._closed = False
-        threading.Thread(target=self._main, name="fanfold-inputs", daemon=True).start()
+        self._thread: threading.Thread | None = None
 
     @property
     def ended(self) -> bool:
@@ -145,6 +145,9 @@ class _DrawnApart:
             return self._exhausted and not self._items
 
     def draw(self, count: int) -> Sequence[Any]:
+        if self._thread is None:  # not sooner: a Ctrl-C finds a source that can be closed
+            self._thread = threading.Thread(target=self._main, name="fanfold-inputs", daemon=True)
+            self._thread.start()
         with self._changed:
             self._wanted = count - len(self._items)
             self._changed.notify_all()

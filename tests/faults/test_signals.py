@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
+import fanfold as ff
 from fanfold.runs.status import read_status
 from fanfold.store.directory import RunDirectory
 from fanfold.testing.functions import until
@@ -218,6 +221,51 @@ def test_everything_dies(start):
 def files(driver):
     """What it has in shared memory."""
     return [path for root in driver.names() for path in root.iterdir()]
+
+
+@pytest.mark.parametrize("begins", [True, False], ids=["begins", "does not begin"])
+@pytest.mark.parametrize("on", ["threads", "auto"])
+def test_interrupted_while_a_thread_is_started(on, begins, monkeypatch):
+    """L28: Ctrl-C ends a map also in the moment in which a thread of it begins, or was about to."""
+    struck = []
+
+    def start(thread, start=threading.Thread.start):
+        strikes = not struck and thread.name.startswith("fanfold")
+        if begins or not strikes:
+            start(thread)
+        if strikes:
+            struck.append(thread.name)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        ff.map(time.sleep, [0.01] * 100, on=on, workers=2)
+    assert struck
+
+
+FORKED = """
+import os, signal
+from fanfold.executors.pool.copied import Copied
+
+os.register_at_fork(after_in_parent=lambda: signal.raise_signal(signal.SIGINT))
+try:
+    Copied.made()
+except KeyboardInterrupt:
+    print("interrupted")
+try:
+    os.wait()
+except ChildProcessError:
+    print("nothing is left")
+"""
+
+
+def test_interrupted_while_the_program_is_forked():
+    """L28: what comes during a fork is not lost, and the copy does not stay: Python suppresses
+    what is raised in its own steps after a fork."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("interrupted\nnothing is left\n", "")
 
 
 def test_command_interrupted(tmp_path, launch):

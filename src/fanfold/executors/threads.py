@@ -35,6 +35,7 @@ from fanfold.executors.base import (
     report_of,
     worker_count,
 )
+from fanfold.executors.work.joining import join
 from fanfold.executors.work.limits import ThreadLimit
 from fanfold.executors.work.runner import Runner
 from fanfold.mailbox import Mailbox
@@ -255,8 +256,12 @@ class _Pool:
 
     def _start_one(self) -> None:
         worker = _Worker(self, next(self._serial))
-        worker.thread.start()  # raises when the interpreter ends (Python 3.12)
-        self._threads.append(worker)
+        self._threads.append(worker)  # before it begins: a Ctrl-C may come meanwhile
+        try:
+            worker.thread.start()
+        except RuntimeError:  # the interpreter ends (Python 3.12)
+            self._threads.remove(worker)
+            raise
 
     def leave_behind(self, worker: _Worker) -> None:
         """Stop counting on a worker that is stuck, and start another in its place."""
@@ -299,7 +304,7 @@ class _Pool:
     def join(self) -> None:
         for worker in [*self._threads, *self._helpers]:
             if worker.thread is not threading.current_thread():
-                worker.thread.join()
+                join(worker.thread)
 
 
 class _ThreadStream(Stream):

@@ -12,6 +12,7 @@ from resource import RUSAGE_CHILDREN, getrusage
 from time import perf_counter
 from typing import ClassVar
 
+from fanfold.executors.work.joining import join
 from fanfold.executors.work.runner import Runner
 
 __all__ = ["WATCHING", "Hurry", "Watch", "Window", "programs_since", "wanted_time"]
@@ -76,7 +77,7 @@ class Watch:
     def stop(self) -> None:
         self._stopped.set()
         if self._thread is not None:
-            self._thread.join()
+            join(self._thread)
         self._caller.close()
 
     def calm(self) -> None:

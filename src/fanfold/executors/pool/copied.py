@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from fanfold.executors.pool import launcher
 from fanfold.executors.pool.generators import Generators
+from fanfold.executors.pool.loop import uninterrupted
 from fanfold.executors.work.memory import own_memory
 from fanfold.executors.work.standard import flush
 
@@ -67,10 +68,16 @@ class Copied:
         """
         if threading.current_thread() is not threading.main_thread() or not can_copy(beside):
             return None
+        copied = None
         try:
-            copied = cls()
+            with uninterrupted():
+                copied = cls()
         except OSError:  # there is no room for one more process
             return None
+        except KeyboardInterrupt:
+            if copied is not None:
+                copied.close()
+            raise
         if _native_threads():
             copied.close()
             return None

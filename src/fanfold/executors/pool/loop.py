@@ -15,13 +15,13 @@ import selectors
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
 
 from fanfold.transport.spinning import SpinWait
 
-__all__ = ["Loop"]
+__all__ = ["Loop", "uninterrupted"]
 
 _MAIN_THREAD = threading.main_thread().ident
 _SHORTEST = 5e-4  # seconds: selectors wait for whole milliseconds, and such a wait for two
@@ -236,3 +236,16 @@ class _Interrupts:
         if self._waiting == threading.get_ident():
             raise KeyboardInterrupt
         self._noted = True
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """A Ctrl-C that comes meanwhile is raised at the end: in what Python does after a fork it would
+    be suppressed."""
+    interrupts = _Interrupts()
+    deferred = interrupts.defer()
+    try:
+        yield
+    finally:
+        if deferred:
+            interrupts.allow()

@@ -24,6 +24,7 @@ from typing import Any
 from fanfold.executors.pool import launcher, worker
 from fanfold.executors.pool.handle import WorkerHandle, WorkerLimits
 from fanfold.executors.pool.launcher import WorkerSettings
+from fanfold.executors.pool.loop import uninterrupted
 from fanfold.executors.work.mark import new_mark
 from fanfold.executors.work.memory import KernelKills
 from fanfold.executors.work.standard import fill_standard_descriptors, flush
@@ -198,15 +199,15 @@ class ForkStarter(Starter):
     def _launch(self, handle: WorkerHandle, channel: int, mark: int) -> None:
         flush(sys.stdout)  # else it would be told again, by the worker
         flush(sys.stderr)
-        with warnings.catch_warnings():
+        with uninterrupted(), warnings.catch_warnings():
             # Python warns of forking a process with threads; who asks for "fork" knows.
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
-        if pid == 0:
-            self._be_worker(channel, mark)
-        with contextlib.suppress(OSError):
-            os.setpgid(pid, pid)
-        handle.pid = pid
+            if pid == 0:
+                self._be_worker(channel, mark)
+            with contextlib.suppress(OSError):
+                os.setpgid(pid, pid)
+            handle.pid = pid
 
     def _be_worker(self, channel: int, mark: int) -> None:
         code = 1
