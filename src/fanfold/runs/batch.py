@@ -155,6 +155,7 @@ class _ArrayStream(Stream):
                 self._ready.extend(batch.reports() if interrupted else batch.turn())
                 if batch.over:
                     self._batches.remove(batch)
+                    batch.close()
             left = 60.0 if deadline is None else deadline - time.monotonic()
             if self._ready or left <= 0:
                 break
@@ -247,8 +248,6 @@ class _Batch:
                 self._again()
         except FanfoldError as error:
             yield from self._give_up(error)
-        if self.over:
-            self.close()
 
     def _parts(self, report: Report) -> Iterator[Report]:
         """A report by the chunks that were sent."""
