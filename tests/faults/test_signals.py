@@ -238,9 +238,11 @@ def test_interrupted_while_a_thread_is_started(on, begins, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(threading.Thread, "start", start)
+    interval = sys.getswitchinterval()
     with pytest.raises(KeyboardInterrupt):
         ff.map(time.sleep, [0.01] * 100, on=on, workers=2)
     assert struck
+    assert sys.getswitchinterval() == interval
 
 
 FORKED = """

@@ -78,6 +78,7 @@ class Watch:
         self._stopped.set()
         if self._thread is not None:
             join(self._thread)
+        self._hurry.end()  # the thread does it, if it has begun
         self._caller.close()
 
     def calm(self) -> None:
