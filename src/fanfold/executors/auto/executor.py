@@ -37,7 +37,7 @@ __all__ = ["AutoExecutor", "Decision"]
 
 _TURN, _LONGEST_TURN = 0.002, 0.02  # seconds of work in the caller's thread between two thoughts
 _PROBE = 0.002  # seconds a task may take until it is thought about while it runs
-_PIECE = 0.02  # seconds of work in what is sent at once
+_PIECE = 0.04  # seconds of work in what is sent at once
 _AHEAD = 3  # such pieces on their way, a worker
 _STOCK = 1024  # tasks in a first chunk: while a long task runs here, nobody else brings any
 _SERVICE = 0.1  # seconds between two looks, of a thread that feeds the workers meanwhile
@@ -405,6 +405,7 @@ class _AutoStream(Stream):
                 self._copied = Copied.made(WATCHING)
         if choice.place == "threads":
             self._watch.calm()
+            self._watch.resting = False
         place = self._owner.make(choice, self._copied if choice.place == "processes" else None)
         if self._watch.running and choice.place == "processes" and busy > 0.5:
             self._leave_core(place, choice.workers)
@@ -431,6 +432,7 @@ class _AutoStream(Stream):
         if self._here:
             self._here = False
             self._waiting.extendleft(self._rest())
+            self._watch.resting = self._branches[-1].place.name != "threads"
         self._feed()
 
     def _rest(self) -> list[Chunk]:

@@ -19,6 +19,7 @@ __all__ = ["WATCHING", "Hurry", "Watch", "Window", "programs_since", "wanted_tim
 
 WATCHING = "fanfold-auto"  # the name of the thread
 _TICK, _LONGEST = 0.001, 0.02  # seconds between two looks: ever more
+_IDLE_TICK = 0.1  # where there is nothing to see
 _SWITCH = 2e-4  # seconds after which a thread lets another have the lock, in a hurry
 _BUSY = 0.7  # of the time between two looks
 _LATE = 0.002  # seconds by which a look is late when somebody holds the interpreter's lock
@@ -35,7 +36,10 @@ class Window:
 
 class Watch:
     """Looks at the thread that calls `begin` and `end`, and calls ``turn`` after each look with
-    the seconds that the task there has taken so far (None: none runs)."""
+    the seconds that the task there has taken so far (None: none runs).
+
+    It is ``resting`` while all tasks run in other programs: a look would only take a core from
+    them, and slow what runs there next."""
 
     def __init__(self, turn: Callable[[float | None], None]) -> None:
         self.window = Window()
@@ -50,6 +54,7 @@ class Watch:
         self._queued = self._caller.times()[1]
         self._began = perf_counter()
         self._rarely = False
+        self.resting = False
         self._hurry = Hurry()  # but for the moment in which a look waits
 
     def begin(self, runner: Runner, *, rarely: bool = False) -> None:
@@ -130,6 +135,7 @@ class Watch:
         before, began = self._caller.times(), perf_counter()
         tick = min(_LONGEST, max(_TICK, (perf_counter() - self._began) / 16))
         tick = _LONGEST if self._rarely else tick
+        tick = _IDLE_TICK if self.resting and runner is None else tick
         late = self._lateness(own, tick) > _LATE
         since = 0.0 if runner is None or runner is not self._running else runner.began
         running = perf_counter() - since if since else None

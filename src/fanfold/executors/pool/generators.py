@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from itertools import compress
 from typing import Any
 
 __all__ = ["Generators"]
@@ -31,8 +32,9 @@ class Generators:
         # NumPy's do not refer to their kind. To go through all objects takes milliseconds.
         elder, bits = _kinds("numpy.random", "RandomState"), _kinds("numpy.random", "BitGenerator")
         objects = gc.get_objects() if bits else []
-        self._elder: list[Any] = [one for one in objects if type(one) in elder]
-        self._bits: list[Any] = [one for one in objects if type(one) in bits]
+        found = list(compress(objects, map((elder | bits).__contains__, map(type, objects))))
+        self._elder: list[Any] = [one for one in found if type(one) in elder]
+        self._bits: list[Any] = [one for one in found if type(one) in bits]
 
     def renew(self) -> None:
         """Seed all anew, with what the system has of chance."""

@@ -373,8 +373,7 @@ def _be_worker(
         if settings.method == "spawn":
             _become_interpreter(settings, channel, mark)
         close_all_but({0, 1, 2, channel, mark})
-        os.environ.clear()
-        os.environ.update(settings.environment)
+        _set_environment(settings.environment)
         from fanfold.executors.pool import worker
 
         if generators is None:
@@ -388,6 +387,14 @@ def _be_worker(
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _set_environment(wanted: dict[str, str]) -> None:
+    """Change what is different: to set each variable anew takes half a millisecond."""
+    for name in set(os.environ) - set(wanted):
+        del os.environ[name]
+    known = dict(os.environ)
+    os.environ.update({name: one for name, one in wanted.items() if known.get(name) != one})
 
 
 def _become_interpreter(settings: WorkerSettings, channel: int, mark: int) -> None:
