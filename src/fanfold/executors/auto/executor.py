@@ -37,7 +37,10 @@ __all__ = ["AutoExecutor", "Decision"]
 
 _TURN, _LONGEST_TURN = 0.002, 0.02  # seconds of work in the caller's thread between two thoughts
 _PROBE = 0.002  # seconds a task may take until it is thought about while it runs
-_PIECE = 0.04  # seconds of work in what is sent at once
+_PIECE = 0.02  # seconds of work in what is sent at once
+_LARGE_PIECE = 0.04  # to processes, where sending is cheap: each takes time from busy cores
+_CHEAP = 0.05  # of the work
+_BRIEF = 0.004  # seconds of a task then: a death that repeats many longer ones costs more
 _AHEAD = 3  # such pieces on their way, a worker
 _STOCK = 1024  # tasks in a first chunk: while a long task runs here, nobody else brings any
 _SERVICE = 0.1  # seconds between two looks, of a thread that feeds the workers meanwhile
@@ -176,6 +179,7 @@ class _AutoStream(Stream):
         self._later: Later | None = None
         self._woken = threading.Event()
         self._here = True
+        self._piece = _PIECE
         self._when_free: Callable[[], None] | None = None  # what waits for the core of a task here
         if call.timeout is not None or call.evidence is not None:
             self._move(Choice("processes", meter.workers, {}))  # here they could not be stopped
@@ -381,6 +385,7 @@ class _AutoStream(Stream):
             kept = self._later.place, self._later.workers
         while choice[:2] != kept:
             if self._meter.check(choice.place):
+                self._piece = _piece(choice.place, facts)
                 try:
                     self._move(choice, facts.busy)
                 except (NotSerializable, OSError, RuntimeError) as error:  # no thread, no process
@@ -453,7 +458,7 @@ class _AutoStream(Stream):
                 branch.send(self._waiting.popleft())
             return
         stock = sum(map(len, self._waiting))
-        size = min(_PIECE / max(1e-6, self._meter.pace), math.ceil(stock / (2 * workers)))
+        size = min(self._piece / max(1e-6, self._meter.pace), math.ceil(stock / (2 * workers)))
         size = max(1, int(size))
         while self._waiting and branch.outstanding < _AHEAD * workers * size:
             chunk = self._waiting.popleft()
@@ -462,3 +467,9 @@ class _AutoStream(Stream):
                 self._waiting.appendleft(rest)
                 chunk = Chunk(chunk.first, chunk.items[:size], chunk.attempt)
             branch.send(chunk)
+
+
+def _piece(place: Place, facts: Facts) -> float:
+    """How many seconds of work to send at once."""
+    brief = facts.pace < _BRIEF and facts.sending < _CHEAP * facts.pace
+    return _LARGE_PIECE if brief and place == "processes" else _PIECE
