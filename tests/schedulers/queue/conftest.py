@@ -39,9 +39,12 @@ take() {
     while [ -e "jobs/$number" ] || [ -e "dropped/$number" ]; do number=$((number + 1)); done
     { echo "$1"; cat elements; } > new; mv new "jobs/$number"
 }
+hang() {
+    while :; do echo x >> hung; sleep 0.05; done
+}
 case $mode in
 down) echo "cannot contact the server" >&2; exit 7 ;;
-hang) echo x >> hung; sleep 600 & sleep 600 ;;
+hang) sleep 600 & hang ;;
 killed) kill -9 $$ ;;
 garbage) printf 'W\\303rning \\377 what?\\n'; exit 0 ;;
 esac
@@ -53,7 +56,7 @@ case $mode in
 taken-lost) take "$name"; echo 'connection reset' >&2; exit 1 ;;
 taken-garbage) take "$name"; printf 'b\\377d'; exit 0 ;;
 taken-killed) take "$name"; kill -9 $$ ;;
-taken-hang) take "$name"; echo x >> hung; sleep 600 ;;
+taken-hang) take "$name"; hang ;;
 lost) echo 'connection reset' >&2; exit 1 ;;
 late-*) echo "${mode#late-} $name" > late; exit 1 ;;
 forgotten) echo "job 77"; exit 0 ;;
@@ -243,7 +246,7 @@ class Site:
         (self.folder / f"jobs/{number}").unlink()
 
     def monotonic(self) -> float:
-        """The time of those who wait for a command: it passes only when one hangs, however busy
+        """The time of those who wait for a command: it passes only while one hangs, however busy
         the machine is."""
         path = self.folder / "hung"
         return 1e6 * path.stat().st_size if path.exists() else 0.0
