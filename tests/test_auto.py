@@ -18,7 +18,7 @@ from tests.tries import tried
 import fanfold as ff
 from fanfold.executors.auto.belongings import Belongings
 from fanfold.executors.auto.choice import SHORT, Choice, Facts, choose
-from fanfold.executors.auto.executor import AutoExecutor
+from fanfold.executors.auto.executor import AutoExecutor, work_at_once
 from fanfold.executors.auto.sizes import sending_time
 from fanfold.tasks import Call, Report
 
@@ -436,6 +436,28 @@ def test_nobody_waits_for_what_another_thread_has_taken():
     assert not place.asked_again.is_set()
 
 
+@pytest.mark.parametrize(
+    ("place", "facts", "seconds"),
+    [
+        ("processes", COMPUTING._replace(pace=0.001), 0.04),
+        ("processes", COMPUTING._replace(pace=0.001, sending=0.0005), 0.02),  # inputs are large
+        ("processes", COMPUTING, 0.02),  # a death would repeat long tasks
+        ("threads", COMPUTING._replace(pace=0.001), 0.02),
+    ],
+)
+def test_how_much_is_sent_at_once(place, facts, seconds):
+    """Larger pieces where each takes time from busy cores, tasks are short and inputs small."""
+    assert work_at_once(place, facts) == seconds
+
+
+@pytest.mark.parametrize(("place", "rare"), [("processes", True), ("threads", False)])
+def test_looks_are_rare_while_only_processes_work(place, rare):
+    """A look takes a core from the workers; threads are looked at, for they share one lock."""
+    with AutoExecutor(2).open(Call(abs)) as stream:
+        stream._move(Choice(place, 2, {}))
+        assert stream._watch.resting == rare
+
+
 def test_who_waits_at_an_earlier_place_is_woken():
     """When tasks go to another place, the caller does not go on waiting at the first alone: a long
     task there would hold up what the second has done."""
@@ -558,7 +580,7 @@ DRAWN = """
 import os
 import drawing
 import fanfold as ff
-from fanfold.executors.auto.executor import AutoExecutor
+from fanfold.executors.auto.executor import AutoExecutor, work_at_once
 
 place = AutoExecutor(2, total=300)
 rows = ff.map(drawing.draw, range(300), on=place)

@@ -33,7 +33,7 @@ from fanfold.tasks import Activity, Call, Chunk, Report
 if TYPE_CHECKING:
     from fanfold.executors.processes import ProcessExecutor
 
-__all__ = ["AutoExecutor", "Decision"]
+__all__ = ["AutoExecutor", "Decision", "work_at_once"]
 
 _TURN, _LONGEST_TURN = 0.002, 0.02  # seconds of work in the caller's thread between two thoughts
 _PROBE = 0.002  # seconds a task may take until it is thought about while it runs
@@ -385,7 +385,7 @@ class _AutoStream(Stream):
             kept = self._later.place, self._later.workers
         while choice[:2] != kept:
             if self._meter.check(choice.place):
-                self._piece = _piece(choice.place, facts)
+                self._piece = work_at_once(choice.place, facts)
                 try:
                     self._move(choice, facts.busy)
                 except (NotSerializable, OSError, RuntimeError) as error:  # no thread, no process
@@ -469,7 +469,7 @@ class _AutoStream(Stream):
             branch.send(chunk)
 
 
-def _piece(place: Place, facts: Facts) -> float:
-    """How many seconds of work to send at once."""
+def work_at_once(place: Place, facts: Facts) -> float:
+    """How many seconds of work to send there at once."""
     brief = facts.pace < _BRIEF and facts.sending < _CHEAP * facts.pace
     return _LARGE_PIECE if brief and place == "processes" else _PIECE
