@@ -322,6 +322,19 @@ def test_what_workers_inherit(tmp_path, start):
     assert driver.out.splitlines() == ["True SIG_DFL SIG_IGN SIG_DFL set()"] * 2
 
 
+def test_the_environment_has_changed_since(monkeypatch):
+    """L51: the launcher goes on from pool to pool; workers have the variables of now, also where
+    some are new, have changed or are gone."""
+    names = ["FANFOLD_TEST_NEW", "FANFOLD_TEST_CHANGED", "FANFOLD_TEST_GONE"]
+    for values in ([None, "before", "before"], ["now", "now", None]):
+        for name, value in zip(names, values, strict=True):
+            if value is None:
+                monkeypatch.delenv(name, raising=False)
+            else:
+                monkeypatch.setenv(name, value)
+        assert ff.map(os.getenv, names, on="processes", workers=1) == values
+
+
 @pytest.mark.parametrize("umask", [0o777, 0o000], ids=oct)
 def test_any_umask(umask, run):
     """L51: large values travel under any umask, and are never open to others."""
