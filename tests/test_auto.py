@@ -569,6 +569,15 @@ loaded_by = __import__("os").getpid()
 draws = [np.random.random, np.random.standard_normal, np.random.default_rng(1).random,
          np.random.RandomState(2).standard_normal, random.random, random.Random(3).gauss]
 held = [np.random.Generator(np.random.Philox(4)).integers]
+
+class Unhashable(type):
+    def __eq__(self, other):
+        return self is other
+
+class Odd(metaclass=Unhashable):
+    pass
+
+held.append(Odd())
 for draw in draws:
     draw(*(0, 1) if "gauss" in draw.__name__ else ())  # of a pair the second is left
 
@@ -581,11 +590,13 @@ def draw(number):
 """
 
 DRAWN = """
-import os
+import gc, os, sys
 import drawing
 import fanfold as ff
 from fanfold.executors.auto.executor import AutoExecutor
 
+if sys.argv[1:] == ["frozen"]:
+    gc.freeze()
 place = AutoExecutor(2, total=300)
 rows = ff.map(drawing.draw, range(300), on=place)
 assert [decision.choice.place for decision in place.decisions] == ["processes"]
@@ -597,13 +608,15 @@ print([len(set(column)) for column in zip(*(row[1] for row in rows))])
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it never copies")
 @tried
-def test_copies_draw_random_numbers_of_their_own(tmp_path):
+@pytest.mark.parametrize("state", ["usual", "frozen"])
+def test_copies_draw_random_numbers_of_their_own(tmp_path, state):
     """Workers that are copies of the program have what it has loaded, and not what its random
-    generators will say next: no two tasks draw the same."""
+    generators will say next: no two tasks draw the same. (Nor do those that `gc.freeze` has set
+    aside; and classes without a hash do no harm.)"""
     (tmp_path / "drawing.py").write_text(DRAWING)
     (tmp_path / "drawn.py").write_text(DRAWN)
     done = subprocess.run(
-        [sys.executable, "drawn.py"], cwd=tmp_path, stdin=subprocess.DEVNULL, timeout=120,
+        [sys.executable, "drawn.py", state], cwd=tmp_path, stdin=subprocess.DEVNULL, timeout=120,
         capture_output=True, text=True, check=False, env={**os.environ, "FANFOLD_CORES": "2"},
     )  # fmt: skip
     assert (done.stdout.strip(), done.stderr) == (str([300] * 7), "")

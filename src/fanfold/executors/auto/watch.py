@@ -21,6 +21,7 @@ WATCHING = "fanfold-auto"  # the name of the thread
 _TICK, _LONGEST = 0.001, 0.02  # seconds between two looks: ever more
 _IDLE_TICK = 0.1  # where there is nothing to see
 _SWITCH = 2e-4  # seconds after which a thread lets another have the lock, in a hurry
+_LOOKING = 0.003  # the same while a look waits: usually 5 ms, and it has seen enough before
 _BUSY = 0.7  # of the time between two looks
 _LATE = 0.002  # seconds by which a look is late when somebody holds the interpreter's lock
 
@@ -56,12 +57,14 @@ class Watch:
         self._rarely = False
         self.resting = False
         self._hurry = Hurry()  # but for the moment in which a look waits
+        self._looking = Hurry(_LOOKING)  # while the caller's thread runs tasks
 
     def begin(self, runner: Runner, *, rarely: bool = False) -> None:
         """A runner begins to run in the thread that calls; a look costs it some 0.1 ms, so that
         ``rarely`` only long tasks are looked at."""
         self._rarely = rarely
         self._running = runner  # the first look counts
+        self._looking.begin()
         if self._thread is None:
             self._hurry.begin()
             self._thread = threading.Thread(target=self._main, name=WATCHING, daemon=True)
@@ -71,6 +74,7 @@ class Watch:
 
     def end(self) -> None:
         """It runs no more."""
+        self._looking.end()
         self._running = None
         self.count()
 
@@ -84,6 +88,7 @@ class Watch:
         if self._thread is not None:
             join(self._thread)
         self._hurry.end()  # the thread does it, if it has begun
+        self._looking.end()
         self._caller.close()
 
     def calm(self) -> None:
@@ -163,27 +168,33 @@ class Watch:
 
 
 class Hurry:
-    """Lets other threads have the interpreter's lock soon, while the caller's thread runs tasks: to
-    look at them, and to start workers, takes dozens of steps that wait for it, by default 5 ms
-    each. It is as it was when nobody is in a hurry any more."""
+    """Lets other threads have the interpreter's lock after ``interval`` seconds, while the caller's
+    thread runs tasks: to look at them, and to start workers, takes dozens of steps that wait for
+    it, by default 5 ms each. It is as it was when nobody is in a hurry any more."""
 
     _lock = threading.Lock()
     _all: ClassVar[set[Hurry]] = set()
     _usual: ClassVar[float] = 0.0
 
+    def __init__(self, interval: float = _SWITCH) -> None:
+        self._interval = interval
+
     def begin(self) -> None:
         with Hurry._lock:
             if not Hurry._all:
                 Hurry._usual = sys.getswitchinterval()
-                sys.setswitchinterval(min(_SWITCH, Hurry._usual))
             Hurry._all.add(self)
+            Hurry._set()
 
     def end(self) -> None:
         with Hurry._lock:
             if self in Hurry._all:
                 Hurry._all.remove(self)
-                if not Hurry._all:
-                    sys.setswitchinterval(Hurry._usual)
+                Hurry._set()
+
+    @classmethod
+    def _set(cls) -> None:
+        sys.setswitchinterval(min([cls._usual, *(one._interval for one in cls._all)]))
 
     @classmethod
     def end_in_child(cls) -> None:

@@ -32,7 +32,7 @@ class Generators:
         # NumPy's do not refer to their kind. To go through all objects takes milliseconds.
         elder, bits = _kinds("numpy.random", "RandomState"), _kinds("numpy.random", "BitGenerator")
         objects = gc.get_objects() if bits else []
-        found = list(compress(objects, map((elder | bits).__contains__, map(type, objects))))
+        found = _of_kinds(objects, elder | bits)
         self._elder: list[Any] = [one for one in found if type(one) in elder]
         self._bits: list[Any] = [one for one in found if type(one) in bits]
 
@@ -47,6 +47,15 @@ class Generators:
         torch: Any = sys.modules.get("torch")
         if hasattr(torch, "default_generator"):
             torch.default_generator.seed()
+
+
+def _of_kinds(objects: list[Any], kinds: set[type]) -> list[Any]:
+    """Those whose class is one of ``kinds`` itself."""
+    try:
+        return list(compress(objects, map(kinds.__contains__, map(type, objects))))  # all in C
+    except TypeError:  # somebody's class has no hash
+        known = set(map(id, kinds))
+        return [one for one in objects if id(type(one)) in known]
 
 
 def _kinds(module: str, name: str) -> set[type]:
