@@ -20,7 +20,8 @@ from fanfold.executors.auto.belongings import Belongings
 from fanfold.executors.auto.choice import SHORT, Choice, Facts, choose
 from fanfold.executors.auto.executor import AutoExecutor, work_at_once
 from fanfold.executors.auto.sizes import sending_time
-from fanfold.tasks import Call, Report
+from fanfold.executors.auto.watch import Watch
+from fanfold.tasks import Call, Chunk, Report
 
 COMPUTING = Facts(
     left=1000, pace=0.01, busy=1.0, held=1.0, sending=0.0, function=0.0, done=1, cores=4,
@@ -61,7 +62,7 @@ def test_the_cheapest_place_is_chosen(facts, place):
 def test_copies_pay_sooner():
     """Workers that are copies of the program start sooner than new interpreters, of which the first
     is the slowest, and import nothing."""
-    short = COMPUTING._replace(pace=0.0003, cores=2, left=150, loading=0.0)
+    short = COMPUTING._replace(pace=0.0003, cores=2, left=240, loading=0.0)
     assert choose(short._replace(start="copied")).place == "processes"
     assert choose(short._replace(start="cold")).place == "serial"
 
@@ -460,6 +461,49 @@ def test_looks_are_rare_while_only_processes_work():
         for place, rare in (("processes", True), ("threads", False)):
             stream._move(Choice(place, 2, {}))
             assert stream._watch.resting == rare
+
+
+def test_until_workers_are_there_half_is_kept_here():
+    """Short tasks go on here meanwhile, and do not run out."""
+    sent = []
+    branch = branch_at(None, 0)
+    branch.place.name = "processes"
+
+    def send(chunk):
+        sent.extend(chunk.items)
+        branch.outstanding = len(sent)
+
+    branch.send = send
+    with AutoExecutor(2).open(Call(abs)) as stream:
+        stream._branches.append(branch)
+        stream._meter.pace = 1e-5
+        stream._waiting.append(Chunk(0, range(400)))
+        stream._feed()
+        assert sent == list(range(200))
+        stream._hand_over()
+        assert sent == list(range(300))  # three of the new pieces for each worker
+
+
+@tried
+@pytest.mark.parametrize("begins", ["in a turn", "between two"])
+@pytest.mark.parametrize("turn_ends", [False, True])
+def test_a_lock_that_is_free_for_a_turn_is_over(begins, turn_ends, monkeypatch):
+    """says nothing of the tasks: a look that found it so does not count. (Between two turns for
+    ever is who has handed all tasks over.)"""
+
+    def lateness(own, tick):
+        spin(0.002)
+        if turn_ends:
+            watch.end()
+        return 0.0
+
+    watch = Watch(lambda running: None)
+    monkeypatch.setattr(watch, "_lateness", lateness)
+    if begins == "in a turn":
+        watch._running = SimpleNamespace(began=time.perf_counter())
+    watch._look(watch._caller)
+    watch.stop()
+    assert watch.window.looks == (0 if turn_ends else 1)
 
 
 def test_who_waits_at_an_earlier_place_is_woken():

@@ -18,7 +18,9 @@ Place = Literal["serial", "threads", "processes", "slurm", "pbs"]
 SHORT = 0.02  # seconds: shorter tasks are run in the caller's thread while workers start
 
 # Seconds, measured on the machine of docs/benchmarks.md.
-_START = {"cold": 0.04, "warm": 0.01, "copied": 0.005}  # of worker processes: see `Start`
+_START = {"cold": 0.04, "warm": 0.01, "copied": 0.018}  # of worker processes: see `Start`
+_STARTING = 0.008  # of these, at most, in which the caller's thread runs no tasks, but starts them
+_ENDING = 0.006  # until they have ended
 _START_THREADS = 4e-4  # of each thread
 _TASK = {"threads": 4e-6, "processes": 3e-6}  # for each task, at least: its way there and back
 _SWITCH = 1.15  # what threads that compete for the interpreter lose by handing it on
@@ -138,5 +140,5 @@ def _price(place: Place, facts: Facts, left: int, workers: int, *, started: bool
         return left * together + sent
     start = _START[facts.start] + facts.loading
     goes_on = 0 < facts.pace < SHORT and facts.cores > 1
-    meanwhile = start / facts.pace if goes_on else 0
-    return facts.function + start + max(0, left - meanwhile) * together + sent
+    meanwhile = (start - _STARTING) / facts.pace if goes_on else 0
+    return facts.function + start + max(0, left - meanwhile) * together + sent + _ENDING

@@ -458,9 +458,10 @@ class _AutoStream(Stream):
                 branch.send(self._waiting.popleft())
             return
         stock = sum(map(len, self._waiting))
-        size = min(self._piece / max(1e-6, self._meter.pace), math.ceil(stock / (2 * workers)))
+        ahead, parts = (2, 4) if self._here else (_AHEAD, 2)  # half is for here until they work
+        size = min(self._piece / max(1e-6, self._meter.pace), math.ceil(stock / (parts * workers)))
         size = max(1, int(size))
-        while self._waiting and branch.outstanding < _AHEAD * workers * size:
+        while self._waiting and branch.outstanding < ahead * workers * size:
             chunk = self._waiting.popleft()
             if len(chunk) > size:
                 rest = Chunk(chunk.first + size, chunk.items[size:], chunk.attempt)

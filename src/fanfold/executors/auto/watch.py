@@ -46,6 +46,7 @@ class Watch:
         self.window = Window()
         self._turn = turn
         self._running: Runner | None = None
+        self._turns = 0  # in which it ran, and that have ended
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._caller = _ThreadClock()
@@ -76,6 +77,7 @@ class Watch:
         """It runs no more."""
         self._looking.end()
         self._running = None
+        self._turns += 1
         self.count()
 
     @property
@@ -136,7 +138,7 @@ class Watch:
 
     def _look(self, own: _ThreadClock) -> None:
         self._hurry.begin()
-        runner = self._running
+        runner, turns = self._running, self._turns
         before, began = self._caller.times(), perf_counter()
         tick = min(_LONGEST, max(_TICK, (perf_counter() - self._began) / 16))
         tick = _LONGEST if self._rarely else tick
@@ -150,8 +152,10 @@ class Watch:
         busy = used / (perf_counter() - began)
         self.count_queue()
         # A task that waits for a core lets go of no lock, and takes none: it says nothing. Nor is
-        # the lock free for others because who wants it again has to queue.
-        if runner is None or (used > max(queued, tick) / 4 if late else busy > _BUSY):
+        # the lock free for others because who wants it again has to queue, or has ended a turn.
+        same = turns == self._turns
+        elsewhere = same and runner is None
+        if elsewhere or (used > max(queued, tick) / 4 if late else same and busy > _BUSY):
             self.window.looks += 1
             self.window.late += late
         self._turn(running)
