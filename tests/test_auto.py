@@ -622,6 +622,7 @@ class Odd(metaclass=Unhashable):
     pass
 
 held.append(Odd())
+held[-1].kind = random.Random  # it refers to a generator's class itself
 for draw in draws:
     draw(*(0, 1) if "gauss" in draw.__name__ else ())  # of a pair the second is left
 

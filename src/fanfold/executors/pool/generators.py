@@ -28,7 +28,7 @@ class Generators:
     def __init__(self) -> None:
         gc.unfreeze()  # what the program has set aside counts too
         kinds = _kinds("random", "Random")
-        self._random: list[Any] = [one for one in gc.get_referrers(*kinds) if type(one) in kinds]
+        self._random: list[Any] = _of_kinds(gc.get_referrers(*kinds), kinds)
         # NumPy's do not refer to their kind. To go through all objects takes milliseconds.
         elder, bits = _kinds("numpy.random", "RandomState"), _kinds("numpy.random", "BitGenerator")
         objects = gc.get_objects() if bits else []
