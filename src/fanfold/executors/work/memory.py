@@ -65,9 +65,12 @@ def own_memory(pid: int) -> int:
 
     Elsewhere than on Linux it is the USS, or where that is a secret the resident size, by psutil.
 
-    >>> before = own_memory(os.getpid())
-    >>> large = bytes(128 << 20) + b"."
-    >>> own_memory(os.getpid()) - before > 64 << 20  # what was garbage may be gone
+    >>> from subprocess import PIPE, Popen
+    >>> line = [sys.executable, "-uc", "large = b'.' * (128 << 20); print(); input()"]
+    >>> with Popen(line, stdin=PIPE, stdout=PIPE) as process:
+    ...     ready = process.stdout.readline()
+    ...     128 << 20 < own_memory(process.pid) < 192 << 20
+    ...     told, _ = process.communicate(b"\\n")
     True
     """
     try:
