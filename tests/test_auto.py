@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.tries import tried
 
 import fanfold as ff
+from fanfold.executors.auto import executor
 from fanfold.executors.auto.belongings import Belongings
 from fanfold.executors.auto.choice import SHORT, Choice, Facts, choose
 from fanfold.executors.auto.executor import AutoExecutor, work_at_once
@@ -728,3 +729,37 @@ def test_work_in_c_is_no_wait():
     for _ in range(5):
         told = ff.explain(touch, range(30))
         assert told.facts.busy > 0.5
+
+
+SIZES = """
+import numpy as np
+from fanfold.executors.auto.meter import Meter
+from fanfold.tasks import Call
+
+meter = Meter(Call(abs), 3, None)
+for megabytes in (100, 300, 100):
+    held = np.ones(megabytes << 17)
+    meter.see_large_memory()
+    print(meter.memory >> 20)
+    del held
+"""
+
+
+def test_only_large_memory_is_looked_at():
+    """Of a task that takes little nobody reads how much; of one that takes more than 256 MB it is
+    known, also when it has ended."""
+    told = subprocess.run([sys.executable, "-c", SIZES], capture_output=True, text=True, timeout=60)
+    sizes = [int(line) for line in told.stdout.split()]
+    assert sizes[0] == 0, told.stderr
+    assert 290 < sizes[1] < 350
+    assert sizes[2] == sizes[1]
+
+
+def test_nobody_thinks_about_a_last_task(monkeypatch):
+    """Of a task that runs nothing can move: to think about it would only take its time."""
+    thought = []
+    monkeypatch.setattr(executor, "choose", lambda *given: thought.append(given) or choose(*given))
+    assert ff.map(spin, [0.06], on="auto", progress=False) == [os.getpid()]
+    assert thought == []
+    ff.map(spin, [0.06] * 2, on="auto", progress=False)
+    assert thought

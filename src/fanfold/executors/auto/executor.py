@@ -344,7 +344,7 @@ class _AutoStream(Stream):
             self._gather_alone(_LONGEST_TURN)
 
     def _look_at_task(self, running: float) -> None:
-        self._meter.see_memory()
+        self._meter.see_large_memory()
         if self._meter.imports(running):
             self._watch.renew()
             return
@@ -357,7 +357,8 @@ class _AutoStream(Stream):
     def _think(self, running: float | None) -> None:
         """Move when another place is clearly cheaper; ``running`` seconds has a task taken here."""
         with self._lock:
-            if self._branches or self._meter.left * (running or self._meter.pace) < _LITTLE:
+            movable = self._meter.left - (running is not None)
+            if self._branches or movable * (running or self._meter.pace) < _LITTLE:
                 return
             if not self._meter.unsure(self._watch.window):
                 facts = self._meter.facts(self._watch.window, running)

@@ -16,7 +16,7 @@ from fanfold.executors.auto.choice import Facts, Place, Start
 from fanfold.executors.auto.sizes import loading_time, sending_time, why_not_sent
 from fanfold.executors.auto.watch import WATCHING, Window, programs_since
 from fanfold.executors.pool.copied import can_copy
-from fanfold.executors.work.memory import own_memory
+from fanfold.executors.work.memory import own_memory, peak_memory
 from fanfold.resources import cores as cores_here
 from fanfold.tasks import Call, Chunk, Report
 
@@ -100,6 +100,11 @@ class Meter:
     def see_memory(self) -> None:
         """Note how much larger the program is than before the tasks."""
         self.memory = max(self.memory, own_memory(os.getpid()) - self._own_memory)
+
+    def see_large_memory(self) -> None:
+        """The same, if it may be so much that it matters: that is quickly told, without files."""
+        if peak_memory() - self._own_memory > _LARGE:
+            self.see_memory()
 
     def bar(self, place: Place, reason: str) -> None:
         """A place has turned out to be of no use."""

@@ -121,10 +121,10 @@ class Watch:
         watching = 0.0 if self._own is None else self._own.used()
         return perf_counter(), cpu_time() - watching, self._caller.used()
 
-    def count_queue(self) -> None:
+    def count_queue(self, queued: float | None = None) -> None:
         """Bring the time in which the caller's thread queued up to now."""
         with self._lock:
-            queued = self._caller.times()[1]
+            queued = self._caller.times()[1] if queued is None else queued
             self.window.queued += queued - self._queued
             self._queued = queued
 
@@ -148,9 +148,10 @@ class Watch:
         running = perf_counter() - since if since else None
         if self._stopped.is_set() or (self._rarely and (running or 0.0) < _LONGEST):
             return
-        used, queued = (now - then for now, then in zip(self._caller.times(), before, strict=True))
+        after = self._caller.times()
+        used, queued = (now - then for now, then in zip(after, before, strict=True))
         busy = used / (perf_counter() - began)
-        self.count_queue()
+        self.count_queue(after[1])
         # A task that waits for a core lets go of no lock, and takes none: it says nothing. Nor is
         # the lock free for others because who wants it again has to queue, or has ended a turn.
         same = turns == self._turns
@@ -165,10 +166,11 @@ class Watch:
         busy, began = sum(own.times()), perf_counter()
         self._hurry.end()
         self._stopped.wait(tick)
-        waited = perf_counter() - began
+        longer = perf_counter() - began - tick
         self._hurry.begin()
-        busy = sum(own.times()) - busy  # other programs had the core: that is no lock
-        return waited - tick - busy
+        if longer > _LATE:  # other programs may have had the core: that is no lock
+            longer -= sum(own.times()) - busy
+        return longer
 
 
 class Hurry:
