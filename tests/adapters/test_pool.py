@@ -207,13 +207,11 @@ def test_use_after_the_end() -> None:
 
 
 def test_maxtasksperchild() -> None:
-    """A worker process ends after so many calls, and another takes its place. (Where one stands
-    still when it has been given its last call, that goes to the next.)"""
+    """A worker process ends after so many calls, and another takes its place."""
     with ff.Pool(1, maxtasksperchild=2) as pool:
         ids = [pool.apply(os.getpid) for _ in range(6)]
     pool.join()
-    assert max(map(ids.count, ids)) == 2
-    assert 3 <= len(set(ids)) <= 4
+    assert len(set(ids)) == 3
 
 
 @pytest.mark.parametrize("context", ["spawn", multiprocessing.get_context("fork")])
