@@ -507,6 +507,32 @@ def test_a_lock_that_is_free_for_a_turn_is_over(begins, turn_ends, monkeypatch):
     assert watch.window.looks == (0 if turn_ends else 1)
 
 
+@pytest.mark.parametrize("queued", [0.0, 100.0])
+def test_a_look_that_waits_for_a_core_found_no_lock(queued, monkeypatch):
+    """A look is late when it waited for the interpreter's lock, and not for a core that another
+    program had."""
+    clock = SimpleNamespace(times=iter([(0.0, 0.0), (0.0, queued)]).__next__)
+    watch = Watch(lambda running: None)
+    monkeypatch.setattr(watch._stopped, "wait", lambda tick: time.sleep(0.01))
+    late = watch._lateness(clock, 0.001)
+    watch.stop()
+    assert late < 0 if queued else late > 0.008
+
+
+def test_each_look_counts_how_long_the_caller_queued(monkeypatch):
+    """for a core: who queues computes too. Each second counts once."""
+    watch = Watch(lambda running: None)
+    began, told = watch._queued, iter(range(1, 100))
+    monkeypatch.setattr(watch._caller, "times", lambda: (0.0, began + next(told)))
+    monkeypatch.setattr(watch, "_lateness", lambda own, tick: 0.0)
+    counted = []
+    for _ in range(3):
+        watch._look(watch._caller)
+        counted.append(watch.window.queued)
+    watch.stop()
+    assert counted == pytest.approx([2, 4, 6])  # it is asked before and after each wait
+
+
 def test_who_waits_at_an_earlier_place_is_woken():
     """When tasks go to another place, the caller does not go on waiting at the first alone: a long
     task there would hold up what the second has done."""
